@@ -153,12 +153,18 @@ type SampleBatch struct {
 	Node string `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	// The first tick, milliseconds since the Unix epoch.
 	FirstTickMs int64 `protobuf:"varint,6,opt,name=first_tick_ms,json=firstTickMs,proto3" json:"first_tick_ms,omitempty"`
-	// Every later tick as milliseconds since the one before.
+	// Every later tick as milliseconds since the one before. Used when tick_column
+	// is empty.
 	TickDeltasMs []uint32 `protobuf:"varint,7,rep,packed,name=tick_deltas_ms,json=tickDeltasMs,proto3" json:"tick_deltas_ms,omitempty"`
 	// The series of the node.
 	Series []*Series `protobuf:"bytes,8,rep,name=series,proto3" json:"series,omitempty"`
 	// Set on the batches of an import.
-	Import        *Import `protobuf:"bytes,9,opt,name=import,proto3" json:"import,omitempty"`
+	Import *Import `protobuf:"bytes,9,opt,name=import,proto3" json:"import,omitempty"`
+	// All ticks as one bit-packed column of differences (package samplewire says
+	// how), the first being first_tick_ms.
+	TickColumn []byte `protobuf:"bytes,10,opt,name=tick_column,json=tickColumn,proto3" json:"tick_column,omitempty"`
+	// How many ticks tick_column holds.
+	Ticks         uint32 `protobuf:"varint,11,opt,name=ticks,proto3" json:"ticks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -256,6 +262,20 @@ func (x *SampleBatch) GetImport() *Import {
 	return nil
 }
 
+func (x *SampleBatch) GetTickColumn() []byte {
+	if x != nil {
+		return x.TickColumn
+	}
+	return nil
+}
+
+func (x *SampleBatch) GetTicks() uint32 {
+	if x != nil {
+		return x.Ticks
+	}
+	return 0
+}
+
 // Import tells the ledger that a batch is a chunk of a whole file.
 type Import struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -338,7 +358,7 @@ type Series struct {
 	Descriptor_ *Descriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
 	// The reading before the first of this batch; absent if there is none, and
 	// then the first reading opens the series and closes no segment.
-	Previous *Reading `protobuf:"bytes,2,opt,name=previous,proto3" json:"previous,omitempty"`
+	Previous *Previous `protobuf:"bytes,2,opt,name=previous,proto3" json:"previous,omitempty"`
 	// The readings: the first as it is, every other as difference to the one
 	// before. Unit: 10^decimal_scale mW or µJ. Used when column is empty.
 	Values []int64 `protobuf:"zigzag64,3,rep,packed,name=values,proto3" json:"values,omitempty"`
@@ -390,7 +410,7 @@ func (x *Series) GetDescriptor_() *Descriptor {
 	return nil
 }
 
-func (x *Series) GetPrevious() *Reading {
+func (x *Series) GetPrevious() *Previous {
 	if x != nil {
 		return x.Previous
 	}
@@ -430,7 +450,8 @@ type Descriptor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The meter on the node, such as gpu/0.
 	Device string `protobuf:"bytes,1,opt,name=device,proto3" json:"device,omitempty"`
-	// The kind of the meter: gpu, cpu, dram, other, chassis or envelope.
+	// The kind of the meter: gpu, cpu, dram, other, chassis or envelope. Empty: the
+	// device's name up to its '/'.
 	Component string `protobuf:"bytes,2,opt,name=component,proto3" json:"component,omitempty"`
 	// What the energy is attributed to; empty if it is the whole device.
 	Workload string `protobuf:"bytes,3,opt,name=workload,proto3" json:"workload,omitempty"`
@@ -599,31 +620,31 @@ func (x *Descriptor) GetDecimalScale() uint32 {
 	return 0
 }
 
-// Reading is one number at one instant.
-type Reading struct {
+// Previous is the reading before the first of a batch.
+type Previous struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Milliseconds since the Unix epoch.
-	TimeMs int64 `protobuf:"varint,1,opt,name=time_ms,json=timeMs,proto3" json:"time_ms,omitempty"`
+	// Milliseconds before the batch's first tick.
+	AgeMs int64 `protobuf:"zigzag64,1,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	// In 10^decimal_scale mW or µJ, as the values of the series.
-	Value         int64 `protobuf:"varint,2,opt,name=value,proto3" json:"value,omitempty"`
+	Value         int64 `protobuf:"zigzag64,2,opt,name=value,proto3" json:"value,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Reading) Reset() {
-	*x = Reading{}
+func (x *Previous) Reset() {
+	*x = Previous{}
 	mi := &file_wattfold_telemetry_v1_batch_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Reading) String() string {
+func (x *Previous) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Reading) ProtoMessage() {}
+func (*Previous) ProtoMessage() {}
 
-func (x *Reading) ProtoReflect() protoreflect.Message {
+func (x *Previous) ProtoReflect() protoreflect.Message {
 	mi := &file_wattfold_telemetry_v1_batch_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -635,19 +656,19 @@ func (x *Reading) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Reading.ProtoReflect.Descriptor instead.
-func (*Reading) Descriptor() ([]byte, []int) {
+// Deprecated: Use Previous.ProtoReflect.Descriptor instead.
+func (*Previous) Descriptor() ([]byte, []int) {
 	return file_wattfold_telemetry_v1_batch_proto_rawDescGZIP(), []int{4}
 }
 
-func (x *Reading) GetTimeMs() int64 {
+func (x *Previous) GetAgeMs() int64 {
 	if x != nil {
-		return x.TimeMs
+		return x.AgeMs
 	}
 	return 0
 }
 
-func (x *Reading) GetValue() int64 {
+func (x *Previous) GetValue() int64 {
 	if x != nil {
 		return x.Value
 	}
@@ -909,7 +930,7 @@ var File_wattfold_telemetry_v1_batch_proto protoreflect.FileDescriptor
 
 const file_wattfold_telemetry_v1_batch_proto_rawDesc = "" +
 	"\n" +
-	"!wattfold/telemetry/v1/batch.proto\x12\x15wattfold.telemetry.v1\"\xbb\x02\n" +
+	"!wattfold/telemetry/v1/batch.proto\x12\x15wattfold.telemetry.v1\"\xf2\x02\n" +
 	"\vSampleBatch\x12\x1a\n" +
 	"\bproducer\x18\x01 \x01(\fR\bproducer\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x06R\x05epoch\x12\x1a\n" +
@@ -919,17 +940,21 @@ const file_wattfold_telemetry_v1_batch_proto_rawDesc = "" +
 	"\rfirst_tick_ms\x18\x06 \x01(\x03R\vfirstTickMs\x12$\n" +
 	"\x0etick_deltas_ms\x18\a \x03(\rR\ftickDeltasMs\x125\n" +
 	"\x06series\x18\b \x03(\v2\x1d.wattfold.telemetry.v1.SeriesR\x06series\x125\n" +
-	"\x06import\x18\t \x01(\v2\x1d.wattfold.telemetry.v1.ImportR\x06import\"q\n" +
+	"\x06import\x18\t \x01(\v2\x1d.wattfold.telemetry.v1.ImportR\x06import\x12\x1f\n" +
+	"\vtick_column\x18\n" +
+	" \x01(\fR\n" +
+	"tickColumn\x12\x14\n" +
+	"\x05ticks\x18\v \x01(\rR\x05ticks\"q\n" +
 	"\x06Import\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\acontent\x18\x02 \x01(\fR\acontent\x12#\n" +
 	"\rlast_sequence\x18\x03 \x01(\x04R\flastSequence\x12\x18\n" +
-	"\areplace\x18\x04 \x01(\bR\areplace\"\xf2\x01\n" +
+	"\areplace\x18\x04 \x01(\bR\areplace\"\xf3\x01\n" +
 	"\x06Series\x12A\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2!.wattfold.telemetry.v1.DescriptorR\n" +
-	"descriptor\x12:\n" +
-	"\bprevious\x18\x02 \x01(\v2\x1e.wattfold.telemetry.v1.ReadingR\bprevious\x12\x16\n" +
+	"descriptor\x12;\n" +
+	"\bprevious\x18\x02 \x01(\v2\x1f.wattfold.telemetry.v1.PreviousR\bprevious\x12\x16\n" +
 	"\x06values\x18\x03 \x03(\x12R\x06values\x12\x16\n" +
 	"\x06column\x18\x04 \x01(\fR\x06column\x12!\n" +
 	"\ftick_indexes\x18\x05 \x03(\rR\vtickIndexes\x12\x16\n" +
@@ -959,10 +984,10 @@ const file_wattfold_telemetry_v1_batch_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x10\n" +
 	"\x0e_clip_start_msB\x0e\n" +
-	"\f_clip_end_ms\"8\n" +
-	"\aReading\x12\x17\n" +
-	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x03R\x05value\"`\n" +
+	"\f_clip_end_ms\"7\n" +
+	"\bPrevious\x12\x15\n" +
+	"\x06age_ms\x18\x01 \x01(\x12R\x05ageMs\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x12R\x05value\"`\n" +
 	"\x06Floors\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\tR\vincarnation\x124\n" +
 	"\x06floors\x18\x02 \x03(\v2\x1c.wattfold.telemetry.v1.FloorR\x06floors\"\xa8\x02\n" +
@@ -1015,7 +1040,7 @@ var file_wattfold_telemetry_v1_batch_proto_goTypes = []any{
 	(*Import)(nil),        // 3: wattfold.telemetry.v1.Import
 	(*Series)(nil),        // 4: wattfold.telemetry.v1.Series
 	(*Descriptor)(nil),    // 5: wattfold.telemetry.v1.Descriptor
-	(*Reading)(nil),       // 6: wattfold.telemetry.v1.Reading
+	(*Previous)(nil),      // 6: wattfold.telemetry.v1.Previous
 	(*Floors)(nil),        // 7: wattfold.telemetry.v1.Floors
 	(*Floor)(nil),         // 8: wattfold.telemetry.v1.Floor
 	(*SequenceRange)(nil), // 9: wattfold.telemetry.v1.SequenceRange
@@ -1027,7 +1052,7 @@ var file_wattfold_telemetry_v1_batch_proto_depIdxs = []int32{
 	4,  // 0: wattfold.telemetry.v1.SampleBatch.series:type_name -> wattfold.telemetry.v1.Series
 	3,  // 1: wattfold.telemetry.v1.SampleBatch.import:type_name -> wattfold.telemetry.v1.Import
 	5,  // 2: wattfold.telemetry.v1.Series.descriptor:type_name -> wattfold.telemetry.v1.Descriptor
-	6,  // 3: wattfold.telemetry.v1.Series.previous:type_name -> wattfold.telemetry.v1.Reading
+	6,  // 3: wattfold.telemetry.v1.Series.previous:type_name -> wattfold.telemetry.v1.Previous
 	11, // 4: wattfold.telemetry.v1.Descriptor.labels:type_name -> wattfold.telemetry.v1.Descriptor.LabelsEntry
 	0,  // 5: wattfold.telemetry.v1.Descriptor.kind:type_name -> wattfold.telemetry.v1.ReadingKind
 	1,  // 6: wattfold.telemetry.v1.Descriptor.provenance:type_name -> wattfold.telemetry.v1.Provenance
