@@ -1,0 +1,155 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/wattfold/wattfold/internal/fault"
+)
+
+// Domain is the domain of the reasons in ErrorInfo.
+const Domain = "wattfold.dev"
+
+// internalText is all that a caller learns of an error that nobody classified.
+const internalText = "internal error"
+
+// kindCodes is the table of the package comment.
+var kindCodes = map[fault.Kind]codes.Code{
+	fault.Internal:    codes.Internal,
+	fault.Invalid:     codes.InvalidArgument,
+	fault.NotFound:    codes.NotFound,
+	fault.Conflict:    codes.AlreadyExists,
+	fault.NotYet:      codes.FailedPrecondition,
+	fault.Denied:      codes.PermissionDenied,
+	fault.Exhausted:   codes.ResourceExhausted,
+	fault.Unavailable: codes.Unavailable,
+}
+
+// codeKinds is its inverse, with the codes that only others send. A code that is
+// not here is Internal: it says that one of us is wrong.
+var codeKinds = map[codes.Code]fault.Kind{
+	codes.InvalidArgument:    fault.Invalid,
+	codes.OutOfRange:         fault.Invalid,
+	codes.NotFound:           fault.NotFound,
+	codes.AlreadyExists:      fault.Conflict,
+	codes.Aborted:            fault.Conflict,
+	codes.FailedPrecondition: fault.NotYet,
+	codes.PermissionDenied:   fault.Denied,
+	codes.Unauthenticated:    fault.Denied,
+	codes.ResourceExhausted:  fault.Exhausted,
+	codes.Unavailable:        fault.Unavailable,
+}
+
+// Status returns the gRPC status of a handler's error, as an error; nil for nil.
+// A status that the handler returned itself passes unaltered; one that is wrapped
+// came from elsewhere and counts as unclassified unless a fault wraps it.
+func Status(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // only an unwrapped one
+		return err
+	}
+	if !fault.Classified(err) {
+		switch {
+		case errors.Is(err, context.Canceled):
+			return status.Error(codes.Canceled, "canceled")
+		case errors.Is(err, context.DeadlineExceeded):
+			return status.Error(codes.DeadlineExceeded, "deadline exceeded")
+		}
+	}
+	kind := fault.KindOf(err)
+	if kind == fault.Internal {
+		return status.Error(codes.Internal, internalText)
+	}
+	var details []protoadapt.MessageV1
+	if reason := fault.ReasonOf(err); reason != "" {
+		details = append(details, &errdetails.ErrorInfo{Reason: reason, Domain: Domain})
+	}
+	if fields := fault.FieldsOf(err); len(fields) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, f := range fields {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field: f.Path, Description: f.Message,
+			})
+		}
+		details = append(details, bad)
+	}
+	if after := fault.RetryAfterOf(err); after > 0 {
+		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	}
+	st := status.New(kindCodes[kind], err.Error())
+	if len(details) > 0 {
+		if detailed, derr := st.WithDetails(details...); derr == nil {
+			st = detailed
+		}
+	}
+	return st.Err()
+}
+
+// FromStatus returns the fault that a call's error stands for: kind, message,
+// reason, fields and the time to wait. CANCELED and DEADLINE_EXCEEDED become the
+// errors of package context. An error without a status is returned as it is, and
+// so is nil. The status stays in the chain, for status.FromError.
+func FromStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	received := &statusError{st: st}
+	switch st.Code() {
+	case codes.OK:
+		return nil
+	case codes.Canceled:
+		received.is = context.Canceled
+		return received
+	case codes.DeadlineExceeded:
+		received.is = context.DeadlineExceeded
+		return received
+	}
+	out := fault.Wrap(codeKinds[st.Code()], received) // absent: Internal
+	for _, detail := range st.Details() {
+		switch d := detail.(type) {
+		case *errdetails.ErrorInfo:
+			if d.GetDomain() == Domain {
+				out = fault.WithReason(out, d.GetReason())
+			}
+		case *errdetails.BadRequest:
+			fields := make([]fault.Violation, len(d.GetFieldViolations()))
+			for i, v := range d.GetFieldViolations() {
+				fields[i] = fault.Field(v.GetField(), v.GetDescription())
+			}
+			out = fault.WithFields(out, fields...)
+		case *errdetails.RetryInfo:
+			out = fault.RetryAfter(out, max(0, d.GetRetryDelay().AsDuration()))
+		}
+	}
+	return out
+}
+
+// statusError is a received status that reads as its message alone.
+type statusError struct {
+	st *status.Status
+	is error
+}
+
+func (e *statusError) Error() string {
+	if e.st.Message() == "" {
+		return e.st.Code().String()
+	}
+	return e.st.Message()
+}
+
+func (e *statusError) Unwrap() error { return e.is }
+
+// GRPCStatus lets status.FromError see what was received.
+func (e *statusError) GRPCStatus() *status.Status { return e.st }
