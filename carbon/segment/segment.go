@@ -91,7 +91,7 @@ func (s *Spec) Gap() int64 {
 	if s.MaxGapMS > 0 {
 		return s.MaxGapMS
 	}
-	period := min(s.PeriodMS, math.MaxInt64/DefaultGapPeriods)
+	period := min(max(s.PeriodMS, 0), math.MaxInt64/DefaultGapPeriods)
 	return max(DefaultGapPeriods*period, DefaultGapMS)
 }
 

@@ -51,6 +51,9 @@ func fill(steps, answer []Step, from, to slot.Slot) []Step {
 	filled := make([]Step, 0, len(steps)+len(answer))
 	a := 0
 	hole := func(start, end slot.Slot) {
+		if start == end {
+			return
+		}
 		for a < len(answer) && answer[a].End <= start {
 			a++
 		}
