@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -9,12 +10,12 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// HealthChecker answers for services that live elsewhere.
-type HealthChecker interface {
-	// CheckHealth returns the state of a service by its full name. An error, which
-	// is a gRPC status, says that the state is not known; NOT_FOUND that there is
-	// no such service.
-	CheckHealth(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error)
+// Elsewhere are services behind a server: a gateway's.
+type Elsewhere interface {
+	// Services returns their full names.
+	Services() []string
+	// CheckHealth asks for the state of one of them.
+	CheckHealth(ctx context.Context, service string) healthv1.HealthCheckResponse_ServingStatus
 }
 
 // health serves grpc.health.v1: what is registered serves until the server
@@ -22,24 +23,32 @@ type HealthChecker interface {
 type health struct {
 	healthv1.UnimplementedHealthServer
 	services func() map[string]grpc.ServiceInfo
-	next     HealthChecker
+	next     Elsewhere
 	draining <-chan struct{}
 }
 
 func (h *health) Check(ctx context.Context, req *healthv1.HealthCheckRequest) (*healthv1.HealthCheckResponse, error) {
-	state, err := h.state(ctx, req.GetService())
-	if err != nil {
-		return nil, err
+	name := req.GetService()
+	switch {
+	case h.knows(name):
+		return &healthv1.HealthCheckResponse{Status: h.own()}, nil
+	case h.next != nil && slices.Contains(h.next.Services(), name):
+		return &healthv1.HealthCheckResponse{Status: h.next.CheckHealth(ctx, name)}, nil
 	}
-	return &healthv1.HealthCheckResponse{Status: state}, nil
+	return nil, status.Errorf(codes.NotFound, "no service %s here", name)
 }
 
-func (h *health) List(context.Context, *healthv1.HealthListRequest) (*healthv1.HealthListResponse, error) {
+func (h *health) List(ctx context.Context, _ *healthv1.HealthListRequest) (*healthv1.HealthListResponse, error) {
 	out := &healthv1.HealthListResponse{Statuses: map[string]*healthv1.HealthCheckResponse{}}
 	state := &healthv1.HealthCheckResponse{Status: h.own()}
 	out.Statuses[""] = state
 	for name := range h.services() {
 		out.Statuses[name] = state
+	}
+	if h.next != nil {
+		for _, name := range h.next.Services() {
+			out.Statuses[name] = &healthv1.HealthCheckResponse{Status: h.next.CheckHealth(ctx, name)}
+		}
 	}
 	return out, nil
 }
@@ -47,11 +56,7 @@ func (h *health) List(context.Context, *healthv1.HealthListRequest) (*healthv1.H
 // Watch sends the state of a service of this server, and again when the server
 // drains. Others are to be watched where they are.
 func (h *health) Watch(req *healthv1.HealthCheckRequest, stream grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
-	known := req.GetService() == ""
-	if _, ok := h.services()[req.GetService()]; ok {
-		known = true
-	}
-	if !known {
+	if !h.knows(req.GetService()) {
 		// As the protocol has it: the stream stays open for a service to come.
 		if err := stream.Send(&healthv1.HealthCheckResponse{Status: healthv1.HealthCheckResponse_SERVICE_UNKNOWN}); err != nil {
 			return err
@@ -73,17 +78,9 @@ func (h *health) Watch(req *healthv1.HealthCheckRequest, stream grpc.ServerStrea
 	return context.Cause(stream.Context())
 }
 
-func (h *health) state(ctx context.Context, service string) (healthv1.HealthCheckResponse_ServingStatus, error) {
-	if service == "" {
-		return h.own(), nil
-	}
-	if _, ok := h.services()[service]; ok {
-		return h.own(), nil
-	}
-	if h.next != nil {
-		return h.next.CheckHealth(ctx, service)
-	}
-	return 0, status.Errorf(codes.NotFound, "no service %s here", service)
+func (h *health) knows(service string) bool {
+	_, ok := h.services()[service]
+	return ok || service == ""
 }
 
 func (h *health) own() healthv1.HealthCheckResponse_ServingStatus {

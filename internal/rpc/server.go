@@ -17,6 +17,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/stats"
 )
 
 // The limits of a server. grpc-go's own are 4 MiB, 2 GiB, 4 billion and 16 MiB.
@@ -43,9 +44,13 @@ type Options struct {
 	Meter  metric.MeterProvider
 	// Drain is how long calls may go on after the end; 0: [DefaultDrain].
 	Drain time.Duration
-	// Health answers for services that are not registered with this server;
-	// nil: they are unknown.
-	Health HealthChecker
+	// Elsewhere are services that this server answers for without registering
+	// them; nil: none.
+	Elsewhere Elsewhere
+	// Observed chooses the calls, by full method, that Tracer and Meter see; nil:
+	// all but health checks. A server that takes any method must bound them: each
+	// is a label of its metrics.
+	Observed func(fullMethod string) bool
 	// Extra comes after all other options and so may change them.
 	Extra []grpc.ServerOption
 }
@@ -93,13 +98,17 @@ func NewServer(log *slog.Logger, o Options) *Server {
 		grpc.WaitForHandlers(true),
 	}
 	if o.Tracer != nil || o.Meter != nil {
-		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(observe(o.Tracer, o.Meter)...)))
+		observed := observe(o.Tracer, o.Meter)
+		if o.Observed != nil {
+			observed = append(observed, otelgrpc.WithFilter(func(info *stats.RPCTagInfo) bool { return o.Observed(info.FullMethodName) }))
+		}
+		opts = append(opts, grpc.StatsHandler(otelgrpc.NewServerHandler(observed...)))
 	}
 	s.Server = grpc.NewServer(append(opts, o.Extra...)...)
-	s.health = &health{services: s.GetServiceInfo, next: o.Health, draining: s.draining}
+	s.health = &health{services: s.GetServiceInfo, next: o.Elsewhere, draining: s.draining}
 	healthv1.RegisterHealthServer(s.Server, s.health)
 	if o.Reflection {
-		reflection.Register(s.Server)
+		reflection.Register(listing{s.Server, o.Elsewhere})
 	}
 	return s
 }
@@ -143,6 +152,22 @@ func Serve(ctx context.Context, log *slog.Logger, s *Server, listeners ...net.Li
 		<-done
 	}
 	return err
+}
+
+// listing is what reflection shows.
+type listing struct {
+	*grpc.Server
+	elsewhere Elsewhere
+}
+
+func (l listing) GetServiceInfo() map[string]grpc.ServiceInfo {
+	all := l.Server.GetServiceInfo()
+	if l.elsewhere != nil {
+		for _, name := range l.elsewhere.Services() {
+			all[name] = grpc.ServiceInfo{}
+		}
+	}
+	return all
 }
 
 func observe(tracer trace.TracerProvider, meter metric.MeterProvider) []otelgrpc.Option {
