@@ -165,7 +165,7 @@ func (a Account) segment(from, to Sample, law Law, counts *Counts) {
 	delta := to.Value - from.Value
 	if law.Kind == CumulativeEnergy {
 		delta = counterDelta(delta, dt, law, late, counts)
-		if delta < 0 { // ambiguous: nobody can say what was drawn
+		if delta < 0 {
 			a.parts(from.TimeMS, to.TimeMS, law, nil, func(s *Slot, ms int64) { s.MissingMS += ms })
 			return
 		}
@@ -183,12 +183,14 @@ func (a Account) segment(from, to Sample, law Law, counts *Counts) {
 	})
 }
 
-// counterDelta returns the µJ that a counter advanced by, 0 after a reset, and
-// -1 if it cannot be known.
+// counterDelta returns the µJ that a counter advanced by, and -1 if it cannot be
+// known: it may have wrapped unseen, or was reset.
 func counterDelta(delta, dt int64, law Law, late bool, counts *Counts) int64 {
-	if late && law.RangeUJ > 0 {
-		most := new(big.Int).Mul(big.NewInt(dt), big.NewInt(law.MaxPowerMW))
-		if law.MaxPowerMW == 0 || most.Cmp(big.NewInt(law.RangeUJ)) >= 0 {
+	most := new(big.Int).Mul(big.NewInt(dt), big.NewInt(law.MaxPowerMW))
+	declared := law.MaxPowerMW > 0
+	if law.RangeUJ > 0 {
+		unseen := declared && most.Cmp(big.NewInt(law.RangeUJ)) >= 0
+		if unseen || !declared && late {
 			counts.Ambiguous++
 			return -1
 		}
@@ -196,17 +198,14 @@ func counterDelta(delta, dt int64, law Law, late bool, counts *Counts) int64 {
 	if delta >= 0 {
 		return delta
 	}
-	if law.RangeUJ > 0 {
-		wrapped := delta + law.RangeUJ
-		most := new(big.Int).Mul(big.NewInt(dt), big.NewInt(law.MaxPowerMW))
-		possible := law.MaxPowerMW == 0 || big.NewInt(wrapped).Cmp(most) <= 0
-		if wrapped >= 0 && possible {
-			counts.Wrap++
-			return wrapped
-		}
+	wrapped := delta + law.RangeUJ
+	possible := !declared || big.NewInt(wrapped).Cmp(most) <= 0
+	if law.RangeUJ > 0 && wrapped >= 0 && possible {
+		counts.Wrap++
+		return wrapped
 	}
 	counts.Reset++
-	return 0
+	return -1
 }
 
 // integral returns the floor of the exact energy from the segment's start to t,

@@ -160,6 +160,7 @@ func TestLawsByHand(t *testing.T) {
 			samples: []oracle.Sample{{s0, 90}, {s0 + 10, 5}, {s0 + 20, 4}},
 			law:     oracle.Law{Kind: oracle.CumulativeEnergy, MaxGapMS: 30_000, RangeUJ: 100, MaxPowerMW: 2},
 			want:    map[int64]string{0: "30"},
+			missing: 10,
 			counts:  oracle.Counts{Wrap: 1, Reset: 1},
 		},
 	} {
