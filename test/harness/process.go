@@ -212,19 +212,31 @@ func FreeAddr(t testing.TB) string {
 // RSS returns the resident memory of a process in bytes.
 func RSS(t testing.TB, pid int) int64 {
 	t.Helper()
-	fields := procFields(t, pid, "statm")
-	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	rss, err := ReadRSS(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pages * int64(os.Getpagesize())
+	return rss
+}
+
+// ReadRSS is RSS for processes that may be gone.
+func ReadRSS(pid int) (int64, error) {
+	fields, err := procFields(pid, "statm")
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseInt(fields[1], 10, 64)
+	return pages * int64(os.Getpagesize()), err
 }
 
 // CPU returns the processor time that a process has used. The kernel counts it
 // in hundredths of a second.
 func CPU(t testing.TB, pid int) time.Duration {
 	t.Helper()
-	fields := procFields(t, pid, "stat")
+	fields, err := procFields(pid, "stat")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var ticks int64
 	for _, f := range fields[13:15] { // utime and stime; the name has no space
 		n, err := strconv.ParseInt(f, 10, 64)
@@ -237,17 +249,9 @@ func CPU(t testing.TB, pid int) time.Duration {
 }
 
 // procFields reads a file of /proc.
-func procFields(t testing.TB, pid int, name string) []string {
-	t.Helper()
+func procFields(pid int, name string) ([]string, error) {
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), name))
-	if err != nil {
-		t.Skipf("no /proc: %v", err)
-	}
-	var fields []string
-	for f := range bytes.FieldsSeq(text) {
-		fields = append(fields, string(f))
-	}
-	return fields
+	return strings.Fields(string(text)), err
 }
 
 // Eventually asks again and again until what is true, and fails the test if it
