@@ -344,7 +344,7 @@ func TestGaugeIsNotBridgedOverAGap(t *testing.T) {
 	for _, tt := range []struct{ period, maxGap, want int64 }{
 		{0, 0, 30_000}, {1_000, 0, 30_000}, {10_000, 0, 50_000}, {10_000, 11_000, 11_000}, {math.MaxInt64, 0, math.MaxInt64 / 5 * 5},
 	} {
-		if got := (&segment.Spec{PeriodMS: tt.period, MaxGapMS: tt.maxGap}).Gap(); got != tt.want {
+		if got := (segment.Spec{PeriodMS: tt.period, MaxGapMS: tt.maxGap}).Gap(); got != tt.want {
 			t.Errorf("gap of period %d, max %d: %d, want %d", tt.period, tt.maxGap, got, tt.want)
 		}
 	}
@@ -431,7 +431,7 @@ func TestSentinelsAreSkippedAndCounted(t *testing.T) {
 		}
 	}
 	// 39 kWh on a counter are no blank.
-	if _, ok := (&segment.Spec{Kind: segment.CumulativeEnergy}).Accepts(segment.Reading{Value: 1 << 47}); !ok {
+	if _, ok := (segment.Spec{Kind: segment.CumulativeEnergy}).Accepts(segment.Reading{Value: 1 << 47}); !ok {
 		t.Error("a counter at 2⁴⁷ µJ is refused")
 	}
 }

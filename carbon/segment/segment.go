@@ -87,7 +87,7 @@ type Spec struct {
 
 // Gap returns the longest segment in ms that is bridged: MaxGapMS if declared,
 // else five periods, at least 30 s.
-func (s *Spec) Gap() int64 {
+func (s Spec) Gap() int64 {
 	if s.MaxGapMS > 0 {
 		return s.MaxGapMS
 	}
@@ -96,7 +96,7 @@ func (s *Spec) Gap() int64 {
 }
 
 // clip returns the window of the series.
-func (s *Spec) clip() (start, end int64) {
+func (s Spec) clip() (start, end int64) {
 	if s.ClipStart == 0 && s.ClipEnd == 0 {
 		return NoClipStart, NoClipEnd
 	}
@@ -111,8 +111,7 @@ type Reading struct {
 	Value int64
 }
 
-// Reason says why a reading or a segment is not what it seems. See Counted for
-// those that cost energy or time.
+// Reason says why a reading or a segment is not what it seems.
 type Reason uint8
 
 const (
@@ -222,7 +221,9 @@ func (r *Result) Sum() unit.Sum {
 }
 
 // Sentinels of NVIDIA's DCGM, by which it says blank, not found, not supported
-// or not permitted: sixteen values from the blank of each type on.
+// or not permitted: sixteen values from the blank of each type on. Its 32-bit
+// blank is not among them: as mW it is 2.1 MW, which the meter of a hall may
+// well read. Only who reads a 32-bit field can tell, and has to.
 const (
 	blankCount = 16
 	blankInt64 = 0x7fff_ffff_ffff_fff0
@@ -253,7 +254,7 @@ func check(kind Kind, r Reading) (Reason, bool) {
 // Accepts reports whether a reading on its own can be one of the series, and
 // if not, for what reason. A source that keeps its own previous reading keeps
 // only readings that are accepted.
-func (s *Spec) Accepts(r Reading) (Reason, bool) { return check(s.Kind, r) }
+func (s Spec) Accepts(r Reading) (Reason, bool) { return check(s.Kind, r) }
 
 // mulLess reports whether a·b < c in 128 bits.
 func mulLess(a, b, c uint64) bool {
