@@ -8,8 +8,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -123,6 +125,53 @@ func TestMetricsAreDocumented(t *testing.T) {
 			t.Errorf("docs/operations.md explains %s, and nothing makes it", name)
 		}
 	}
+}
+
+// TestConfigurationIsDocumented holds docs/configuration.md against the keys of
+// the configuration structs, so that a new key comes with its explanation.
+func TestConfigurationIsDocumented(t *testing.T) {
+	root := root(t)
+	text, err := os.ReadFile(filepath.Join(root, "docs", "configuration.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"services", "gateway", "cmd"} {
+		walkGo(t, filepath.Join(root, folder), func(path string) {
+			if strings.HasSuffix(path, "_test.go") {
+				return
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				field, ok := n.(*ast.Field)
+				if !ok || field.Tag == nil {
+					return true
+				}
+				key := configKey(field.Tag.Value)
+				if key != "" && !strings.Contains(string(text), "`"+key+"`") && !strings.Contains(string(text), "."+key+"`") {
+					t.Errorf("%s: docs/configuration.md does not explain `%s`", path, key)
+				}
+				return true
+			})
+		})
+	}
+}
+
+// configKey returns the key that a field of a configuration has in the file.
+func configKey(tag string) string {
+	tag, err := strconv.Unquote(tag)
+	if err != nil {
+		return ""
+	}
+	key, ok := reflect.StructTag(tag).Lookup("koanf")
+	if !ok {
+		key = reflect.StructTag(tag).Get("yaml")
+	}
+	key, _, _ = strings.Cut(key, ",")
+	return strings.Trim(key, "-")
 }
 
 // TestDecisionRecords: numbers never move, because comments cite them.
