@@ -571,6 +571,15 @@ func TestReasonNames(t *testing.T) {
 		}
 		seen[r.String()] = true
 	}
+	for r, want := range map[segment.Reason]bool{
+		segment.Duplicate: false, segment.OutOfOrder: true, segment.Negative: true, segment.NegativeCounter: true,
+		segment.Blank: true, segment.OutOfRange: true, segment.Ambiguous: false, segment.Reset: false, segment.Wrap: false,
+		segment.Overflow: false, segment.Detached: false,
+	} {
+		if r.Rejected() != want {
+			t.Errorf("%v: rejected %v, want %v", r, r.Rejected(), want)
+		}
+	}
 	if segment.NumReasons.String() != "unknown" {
 		t.Error("what is no reason has a name")
 	}

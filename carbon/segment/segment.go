@@ -39,14 +39,15 @@ func (k Kind) String() string {
 func (k Kind) Valid() bool { return k >= InstantPower && k <= CumulativeEnergy }
 
 const (
-	// NoClipStart and NoClipEnd are the edges of a series that is not clipped.
+	// NoClipStart is the ClipStart of a series that is not clipped at its start.
 	NoClipStart int64 = math.MinInt64
-	NoClipEnd   int64 = math.MaxInt64
+	// NoClipEnd is the ClipEnd of a series that is not clipped at its end.
+	NoClipEnd int64 = math.MaxInt64
 
-	// DefaultGapPeriods periods, but at least DefaultGapMS, is the gap of a
-	// Spec that declares none.
+	// DefaultGapPeriods is the gap of a Spec that declares none, in periods.
 	DefaultGapPeriods = 5
-	DefaultGapMS      = 30_000
+	// DefaultGapMS is the least gap of a Spec that declares none.
+	DefaultGapMS = 30_000
 
 	// PowerLimit is the highest power in mW, about 15.4 GW, that a segment may
 	// imply: a whole slot of it just fits an Energy. It bounds power and not
@@ -58,9 +59,10 @@ const (
 	// not continue a series; it bounds what one reading can make Fold do.
 	MaxSegmentMS = 400 * 24 * 3_600_000
 
-	// MaxTimeMS and MinTimeMS bound the instants of readings, so that no
-	// difference of two can overflow. They lie in the years ±142,000.
+	// MaxTimeMS is the last instant of a reading, in the year 144,683. It and
+	// MinTimeMS keep the difference of two readings from overflowing.
 	MaxTimeMS int64 = 1 << 52
+	// MinTimeMS is the first instant of a reading.
 	MinTimeMS int64 = -1 << 52
 )
 

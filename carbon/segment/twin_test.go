@@ -2,7 +2,7 @@ package segment_test
 
 import (
 	"math/big"
-	"sort"
+	"slices"
 
 	"github.com/wattfold/wattfold/carbon/segment"
 	"github.com/wattfold/wattfold/carbon/slot"
@@ -21,14 +21,6 @@ type twinResult struct {
 	parts  map[slot.Slot]*twinPart
 	counts [segment.NumReasons]uint32
 	last   *segment.Reading
-}
-
-func (r *twinResult) total() *big.Int {
-	t := new(big.Int)
-	for _, p := range r.parts {
-		t.Add(t, p.energy)
-	}
-	return t
 }
 
 func num(v int64) *big.Int { return big.NewInt(v) }
@@ -184,7 +176,7 @@ func twinSegment(res *twinResult, spec segment.Spec, r0, r1 segment.Reading) {
 			}
 		}
 	}
-	sort.Slice(cuts, func(i, j int) bool { return cuts[i] < cuts[j] })
+	slices.Sort(cuts)
 	for i := range len(cuts) - 1 {
 		a, b := cuts[i], cuts[i+1]
 		if a == b || clipped && (a < spec.ClipStart || b > spec.ClipEnd) {

@@ -434,7 +434,7 @@ func (t *tree) latest(leaf int) (int, int32) {
 	if _, rank := t.descend(leaf+t.size, above[0]); rank != none {
 		return leaf, rank
 	}
-	for d := 0; d < depth; d++ {
+	for d := range depth {
 		if node := (leaf + t.size) >> d; node&1 == 1 {
 			if at, rank := t.descend(node-1, above[d]); rank != none {
 				return at, rank

@@ -170,6 +170,31 @@ func TestResolveEqualsTwin(t *testing.T) {
 	}
 }
 
+// Nested retractions and values, known in any order: what hides what.
+func TestRetractionsHideWhateverTheOrderTheyWereKnownIn(t *testing.T) {
+	for seed := range uint64(3000) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		var records []timeline.Record
+		for _, revision := range rng.Perm(30) {
+			width := 1 << rng.IntN(5) // nested, as the nodes of a tree are
+			start := slot.Slot(rng.IntN(16/width+1) * width)
+			records = append(records, timeline.Record{
+				Start: start, End: start + slot.Slot(width), Value: unit.Decimal{Coef: 1},
+				Retracted: rng.IntN(4) > 0, KnownMS: rng.Int64N(40 * slot.Millis), Revision: int64(revision),
+			})
+		}
+		series := []timeline.Series{{Source: "a", Records: records}}
+		chain := []timeline.Entry{{Source: "a", MaxAgeMS: 50 * slot.Millis}}
+		for _, view := range views {
+			got := timeline.Resolve(chain, series, 0, 48, viewOf(view, 20*slot.Millis))
+			want := twinResolve(chain, series, 0, 48, view, 20*slot.Millis)
+			if !reflect.DeepEqual(got, want) && len(got)+len(want) > 0 {
+				t.Fatalf("seed %d, %s of %+v:\n got %+v\nwant %+v", seed, view, records, got, want)
+			}
+		}
+	}
+}
+
 // Asking for a part answers as the part of the answer for the whole.
 func TestResolveOfAPartIsPartOfTheWhole(t *testing.T) {
 	for seed := range uint64(300) {
