@@ -26,8 +26,7 @@ type Want struct {
 func Judge(t testing.TB, what string, got *ledgerv1.Statement, want Want) {
 	t.Helper()
 	total := want.Account.Total()
-	if g, w := got.GetEnergy().GetItMicrojoules(), oracle.Microjoules(total.Energy); g != w {
-		t.Errorf("%s: energy is %s µJ, want %s", what, g, w)
+	if !JudgeEnergy(t, what, got, total.Energy) {
 		return
 	}
 	priced := oracle.Price(want.Account, want.PUE, want.Factor)
@@ -46,9 +45,25 @@ func Judge(t testing.TB, what string, got *ledgerv1.Statement, want Want) {
 	} else if e.MeanGramsPerKwh != nil {
 		t.Errorf("%s: meanGramsPerKwh is %v although nothing is priced", what, e.GetMeanGramsPerKwh())
 	}
-	if want.AnyCoverage {
-		return
+	if !want.AnyCoverage {
+		JudgeCoverage(t, what, got, total, want.SilentMS)
 	}
+}
+
+// JudgeEnergy compares the energy of a statement by == and says whether it is
+// equal.
+func JudgeEnergy(t testing.TB, what string, got *ledgerv1.Statement, halves *big.Int) bool {
+	t.Helper()
+	g, w := got.GetEnergy().GetItMicrojoules(), oracle.Microjoules(halves)
+	if g != w {
+		t.Errorf("%s: energy is %s µJ, want %s", what, g, w)
+	}
+	return g == w
+}
+
+// JudgeCoverage compares the coverage of a statement by ==.
+func JudgeCoverage(t testing.TB, what string, got *ledgerv1.Statement, total oracle.Slot, silentMS int64) {
+	t.Helper()
 	c := got.GetCoverage()
 	for _, x := range []struct {
 		name      string
@@ -57,7 +72,7 @@ func Judge(t testing.TB, what string, got *ledgerv1.Statement, want Want) {
 		{"observedMs", c.GetObservedMs(), total.ObservedMS},
 		{"interpolatedMs", c.GetInterpolatedMs(), total.InterpolatedMS},
 		{"missingMs", c.GetMissingMs(), total.MissingMS},
-		{"silentMs", c.GetSilentMs(), want.SilentMS},
+		{"silentMs", c.GetSilentMs(), silentMS},
 	} {
 		if x.got != x.want {
 			t.Errorf("%s: coverage.%s is %d, want %d", what, x.name, x.got, x.want)

@@ -26,6 +26,7 @@ type Server struct {
 	Dir string
 	// GRPC, HTTP and NATS are its addresses, as host:port.
 	GRPC, HTTP, NATS string
+	args             []string
 	t                testing.TB
 }
 
@@ -33,10 +34,23 @@ type Server struct {
 // when it is healthy. Further arguments are appended.
 func Up(t testing.TB, dir string, args ...string) *Server {
 	t.Helper()
-	s := &Server{Dir: dir, GRPC: FreeAddr(t), HTTP: FreeAddr(t), NATS: FreeAddr(t), t: t}
+	return start(t, &Server{Dir: dir, GRPC: FreeAddr(t), HTTP: FreeAddr(t), NATS: FreeAddr(t), args: args})
+}
+
+// Again starts a server that has been stopped or killed once more, at the same
+// addresses, over the same data and with the same arguments.
+func (s *Server) Again(t testing.TB) *Server {
+	t.Helper()
+	return start(t, &Server{Dir: s.Dir, GRPC: s.GRPC, HTTP: s.HTTP, NATS: s.NATS, args: s.args})
+}
+
+// start starts the server and waits for it.
+func start(t testing.TB, s *Server) *Server {
+	t.Helper()
+	s.t = t
 	s.Process = Start(t, append([]string{
-		"up", "--data-dir", dir, "--no-demo", "--grpc", s.GRPC, "--http", s.HTTP, "--nats-listen", s.NATS,
-	}, args...)...)
+		"up", "--data-dir", s.Dir, "--no-demo", "--grpc", s.GRPC, "--http", s.HTTP, "--nats-listen", s.NATS,
+	}, s.args...)...)
 	s.WaitHealthy(s.GRPC)
 	return s
 }
