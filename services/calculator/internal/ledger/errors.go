@@ -1,4 +1,4 @@
-package calculator
+package ledger
 
 import "errors"
 
@@ -8,4 +8,7 @@ var (
 	ErrFenced = errors.New("another calculator took the partitions over")
 	// ErrConflict says that a producer's floor moved under a commit.
 	ErrConflict = errors.New("a producer's floor moved under the commit")
+	// ErrOverflow says that a posting would not fit 64 bits: more than 15.4 GW in
+	// one account over a whole slot. Nothing was changed.
+	ErrOverflow = errors.New("a posting does not fit 64 bits of half-microjoules")
 )
