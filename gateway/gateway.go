@@ -43,7 +43,9 @@ type Gateway struct {
 }
 
 // New makes a gateway to backends, the connections by full name of the service.
-// A service may be absent: its calls are answered UNIMPLEMENTED.
+// A service may be absent: its calls are answered UNIMPLEMENTED. Connections are
+// dialed with [rpc.ClientOptions.NoRetry]: the caller retries, and twice four
+// attempts would be sixteen.
 func New(log *slog.Logger, cfg Config, conns map[string]grpc.ClientConnInterface, deps Deps) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("gateway: %w", err)

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/wattfold/wattfold/internal/rpc"
 )
 
 // hop is what a deadline is shortened by: what is left when the backend gives up
@@ -232,13 +234,15 @@ func (e *away) GRPCStatus() *status.Status {
 	return st
 }
 
-// answered returns the status of a backend unaltered. If the backend sent nothing,
-// an UNAVAILABLE is of our own making.
+// answered returns the status of a backend unaltered, without what a client that
+// retries says around it. If the backend sent nothing, an UNAVAILABLE is of our
+// own making.
 func answered(err error, method Method, sent bool) error {
-	if status.Code(err) == codes.Unavailable && !sent {
+	st := rpc.StatusOf(err)
+	if st.Code() == codes.Unavailable && !sent {
 		return &away{service: method.Service, cause: err}
 	}
-	return err
+	return st.Err()
 }
 
 // request returns the headers that a backend gets.

@@ -21,6 +21,9 @@ import (
 type ClientOptions struct {
 	// Memory is dialed in place of the target, which then is only a name.
 	Memory *MemoryListener
+	// NoRetry makes every call once: for those that pass on the calls of others,
+	// who retry themselves.
+	NoRetry bool
 	// Tracer and Meter observe calls; nil: not observed.
 	Tracer trace.TracerProvider
 	Meter  metric.MeterProvider
@@ -69,6 +72,9 @@ func Dial(target string, o ClientOptions) (*grpc.ClientConn, error) {
 		opts = append(opts, grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 			return o.Memory.DialContext(ctx)
 		}))
+	}
+	if o.NoRetry {
+		opts = append(opts, grpc.WithDisableRetry())
 	}
 	if o.Tracer != nil || o.Meter != nil {
 		opts = append(opts, grpc.WithStatsHandler(otelgrpc.NewClientHandler(observe(o.Tracer, o.Meter)...)))

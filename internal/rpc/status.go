@@ -53,7 +53,7 @@ func Status(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // only an unwrapped one
+	if _, ok := err.(grpcStatus); ok { //nolint:errorlint // only an unwrapped one
 		return err
 	}
 	if !fault.Classified(err) {
@@ -93,6 +93,22 @@ func Status(err error) error {
 	return st.Err()
 }
 
+// grpcStatus is what errors that carry a status have in common.
+type grpcStatus interface {
+	error
+	GRPCStatus() *status.Status
+}
+
+// StatusOf returns the status that a call ended with, without the words that a
+// client puts around it when it gives up retrying. An error that carries none is
+// UNKNOWN.
+func StatusOf(err error) *status.Status {
+	if e, ok := errors.AsType[grpcStatus](err); ok {
+		return e.GRPCStatus()
+	}
+	return status.Convert(err)
+}
+
 // FromStatus returns the fault that a call's error stands for: kind, message,
 // reason, fields and the time to wait. CANCELED and DEADLINE_EXCEEDED become the
 // errors of package context. An error without a status is returned as it is, and
@@ -101,10 +117,10 @@ func FromStatus(err error) error {
 	if err == nil {
 		return nil
 	}
-	st, ok := status.FromError(err)
-	if !ok {
+	if _, ok := errors.AsType[grpcStatus](err); !ok {
 		return err
 	}
+	st := StatusOf(err)
 	received := &statusError{st: st}
 	switch st.Code() {
 	case codes.OK:
