@@ -123,9 +123,14 @@ func (s *Server) CreateSite(name, zone, pue string) {
 // Statement asks for one statement.
 func (s *Server) Statement(args ...string) *ledgerv1.Statement {
 	s.t.Helper()
-	out := s.Must(append([]string{"statement", "-o", "json"}, args...)...)
+	return ParseStatement(s.t, s.Must(append([]string{"statement", "-o", "json"}, args...)...))
+}
+
+// ParseStatement reads what `statement -o json` printed.
+func ParseStatement(t testing.TB, out string) *ledgerv1.Statement {
+	t.Helper()
 	var statement ledgerv1.Statement
-	s.unmarshal(out, &statement)
+	unmarshal(t, out, &statement)
 	return &statement
 }
 
@@ -134,15 +139,15 @@ func (s *Server) Statements(args ...string) []*ledgerv1.Statement {
 	s.t.Helper()
 	out := s.Must(append([]string{"statement", "-o", "json"}, args...)...)
 	var answer ledgerv1.QueryStatementsResponse
-	s.unmarshal(out, &answer)
+	unmarshal(s.t, out, &answer)
 	return answer.GetStatements()
 }
 
 // unmarshal reads a message from what a command printed.
-func (s *Server) unmarshal(out string, into proto.Message) {
-	s.t.Helper()
+func unmarshal(t testing.TB, out string, into proto.Message) {
+	t.Helper()
 	if err := protojson.Unmarshal([]byte(out), into); err != nil {
-		s.t.Fatalf("%v in:\n%s", err, tail(out, 4000))
+		t.Fatalf("%v in:\n%s", err, tail(out, 4000))
 	}
 }
 
