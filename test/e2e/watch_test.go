@@ -3,7 +3,9 @@ package e2e_test
 import (
 	"context"
 	"math/big"
+	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,31 +18,76 @@ import (
 
 // Σ WatchEmissions = statement AS_KNOWN_THEN = Σ energy × intensity summed up
 // naively, on an API that was polled every half hour and said most values only
-// after their hour had passed, some several times.
+// after their hour had passed, some several times: with the default chain, which
+// falls back on the yearly table, and with a declared one that carries a value
+// on for three hours and then has none.
 func TestWatchedSegmentsAddUpToWhatWasKnownThen(t *testing.T) {
 	harness.Long(t)
 	shared := testdata.Shared(t)
-	const zone = "DE"
-	polls := filepath.Join(shared, "grid/emaps_polled_2021_2022", zone+".csv")
+	polls := filepath.Join(shared, "grid/emaps_polled_2021_2022", polledZone+".csv")
 	live, err := oracle.ReadPolls(polls)
 	if err != nil {
 		t.Fatal(err)
 	}
-	gpt3, llama2 := jobs(t, shared)
-	up := harness.Up(t, t.TempDir())
-	up.Must("import", "intensity", "--zone", zone, "--signal", "CARBON_AVERAGE_LIFECYCLE", "--csv", polls,
+	t.Run("default chain", func(t *testing.T) {
+		up := harness.Up(t, t.TempDir())
+		importPolls(up, polls)
+		last := lastResort(t, gridv1.NewGridServiceClient(harness.Dial(t, up.GRPC)), polledZone)
+		covered := watchRuns(t, shared, up, func(slotMS int64) *big.Rat {
+			if v := live.KnownThen(slotMS); v != nil {
+				return v
+			}
+			return last.KnownThen(slotMS)
+		}, live.KnownThen)
+		if covered == 0 {
+			t.Error("no slot had a polled value when it began: the runs show nothing")
+		}
+	})
+	t.Run("carried for three hours", func(t *testing.T) {
+		config := filepath.Join(t.TempDir(), "wattfold.yaml")
+		if err := os.WriteFile(config, []byte(`
+gridfeed:
+  chains:
+    - zone: DE
+      signal: average-lifecycle
+      entries:
+        - source: emaps-live
+          product: observed
+          max_age: 3h
+`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		up := harness.Up(t, t.TempDir(), "--config", config)
+		importPolls(up, polls)
+		carried := func(slotMS int64) *big.Rat { return live.CarriedThen(slotMS, (3 * time.Hour).Milliseconds()) }
+		covered := watchRuns(t, shared, up, func(slotMS int64) *big.Rat {
+			if v := live.KnownThen(slotMS); v != nil {
+				return v
+			}
+			return carried(slotMS)
+		}, carried)
+		if covered == 0 {
+			t.Error("no slot was priced by a carried value: the runs show nothing")
+		}
+	})
+}
+
+// polledZone is the zone whose API was polled.
+const polledZone = "DE"
+
+func importPolls(up *harness.Server, csv string) {
+	up.Must("import", "intensity", "--zone", polledZone, "--signal", "CARBON_AVERAGE_LIFECYCLE", "--csv", csv,
 		"--time-column", "zone_datetime", "--value-column", "carbon_intensity_avg", "--step", "1h",
 		"--known-at-column", "timestamp", "--known-at-format", "unix", "--source", "emaps-live")
-	conn := harness.Dial(t, up.GRPC)
-	last := lastResort(t, gridv1.NewGridServiceClient(conn), zone)
-	known := func(slotMS int64) *big.Rat {
-		if v := live.KnownThen(slotMS); v != nil {
-			return v
-		}
-		return last.KnownThen(slotMS)
-	}
+}
 
-	direct := 0
+// watchRuns imports runs at several instants, judges each, and returns for how
+// many of their slots the condition yields a value.
+func watchRuns(t *testing.T, shared string, up *harness.Server, known, condition oracle.Lookup) int {
+	t.Helper()
+	gpt3, llama2 := jobs(t, shared)
+	ledger := ledgerv1.NewLedgerServiceClient(harness.Dial(t, up.GRPC))
+	slots := 0
 	for i, c := range []struct {
 		job
 		site string
@@ -54,16 +101,21 @@ func TestWatchedSegmentsAddUpToWhatWasKnownThen(t *testing.T) {
 		t.Run(c.site, func(t *testing.T) {
 			up := up.In(t)
 			const pue = "1.337"
-			p := place{zone: zone, pue: pue, startAt: c.at.UnixMilli(), clipped: i%2 == 1}
+			p := place{zone: polledZone, pue: pue, startAt: c.at.UnixMilli(), clipped: i%2 == 1}
 			want := p.fold(c.job)
-			up.CreateSite(c.site, zone, pue)
-			up.Must(append(append([]string{"import", "samples", "--csv", c.csv, "--site", c.site, "--project", "p", "--run", c.site},
-				columns()...), p.flags(c.job)...)...)
+			for slot := range want.Total {
+				if condition(slot) != nil {
+					slots++
+				}
+			}
+			up.CreateSite(c.site, polledZone, pue)
+			up.Must(slices.Concat([]string{"import", "samples", "--csv", c.csv, "--site", c.site, "--project", "p", "--run", c.site},
+				columns(), p.flags(c.job))...)
 			statement := up.Statement("--site", c.site, "--pricing", "as-known-then")
 			judged := harness.Want{Account: want.Total, PUE: harness.Rat(t, pue), Factor: known, SilentMS: want.SilentMS}
 			harness.Judge(t, "AS_KNOWN_THEN", statement, judged)
 
-			sum := watch(t, ledgerv1.NewLedgerServiceClient(conn), c.site, want.Total.Total().Energy)
+			sum := watch(t, ledger, c.site, want.Total.Total().Energy)
 			if got, want := oracle.Microjoules(sum.energy), statement.GetEnergy().GetItMicrojoules(); got != want {
 				t.Errorf("Σ WatchEmissions is %s µJ, the statement says %s", got, want)
 			}
@@ -95,16 +147,9 @@ func TestWatchedSegmentsAddUpToWhatWasKnownThen(t *testing.T) {
 					t.Errorf("slot %s is priced by %q, want %v", harness.Stamp(slot), decimal, want)
 				}
 			}
-			for slot := range want.Total {
-				if live.KnownThen(slot) != nil {
-					direct++
-				}
-			}
 		})
 	}
-	if direct == 0 {
-		t.Error("no slot had a polled value when it began: the runs show nothing")
-	}
+	return slots
 }
 
 // lastResort reads the timeline that prices what nothing else does: the yearly
