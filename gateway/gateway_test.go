@@ -688,6 +688,9 @@ func TestReflection(t *testing.T) {
 				t.Errorf("listed: %v", listed)
 			}
 		}
+		if err := stream.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
 		s.stop()
 	}
 }

@@ -1,16 +1,20 @@
 package bus
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
 )
 
 // serverLog passes on what the server warns of. What it notes of its own life is
 // of interest to nobody who did not start it as a program.
 type serverLog struct {
 	log   *slog.Logger
-	error atomic.Value // string: the last error, for the one who waits for start
+	fatal atomic.Value // string: why the server would have exited as a program
 }
 
 func (l *serverLog) Noticef(string, ...any) {}
@@ -22,16 +26,29 @@ func (l *serverLog) Warnf(format string, args ...any) {
 }
 
 func (l *serverLog) Errorf(format string, args ...any) {
-	text := fmt.Sprintf(format, args...)
-	l.error.Store(text)
-	l.log.Error("nats server", "text", text)
+	l.log.Error("nats server", "text", fmt.Sprintf(format, args...))
 }
 
-// Fatalf is what the server calls before it would exit as a program; embedded it
-// returns and is shut down by [Start].
-func (l *serverLog) Fatalf(format string, args ...any) { l.Errorf(format, args...) }
+// Fatalf is what the server calls before it would exit as a program. Embedded it
+// goes on without what it lacks, and [Start] ends it.
+func (l *serverLog) Fatalf(format string, args ...any) {
+	l.fatal.CompareAndSwap(nil, fmt.Sprintf(format, args...))
+}
 
-func (l *serverLog) last() string {
-	text, _ := l.error.Load().(string)
-	return text
+// ready waits until the server takes clients, and returns why it does not.
+func (l *serverLog) ready(s *server.Server) error {
+	for deadline := time.Now().Add(startTimeout); ; {
+		up := s.ReadyForConnections(100 * time.Millisecond)
+		if why, ok := l.fatal.Load().(string); ok {
+			return errors.New(why)
+		}
+		switch {
+		case up && s.JetStreamEnabled():
+			return nil
+		case up:
+			return errors.New("came up without JetStream")
+		case time.Now().After(deadline):
+			return fmt.Errorf("not ready after %v", startTimeout)
+		}
+	}
 }

@@ -69,13 +69,10 @@ func Start(cfg ServerConfig) (*Server, error) {
 	said := &serverLog{log: log.With("component", "nats")}
 	s.SetLoggerV2(said, false, false, false)
 	s.Start()
-	if !s.ReadyForConnections(startTimeout) || !s.JetStreamEnabled() {
+	if err := said.ready(s); err != nil {
 		s.Shutdown()
 		s.WaitForShutdown()
-		if text := said.last(); text != "" {
-			return nil, fmt.Errorf("embedded nats: did not start: %s", text)
-		}
-		return nil, fmt.Errorf("embedded nats: not ready after %v (store %s)", startTimeout, cfg.StoreDir)
+		return nil, fmt.Errorf("embedded nats: store %s: %w", cfg.StoreDir, err)
 	}
 	return &Server{server: s, log: log}, nil
 }
