@@ -97,6 +97,7 @@ func watchRuns(t *testing.T, shared string, up *harness.Server, known, condition
 		{llama2, "berlin-2", time.Date(2021, 10, 10, 22, 44, 59, 999e6, time.UTC)},
 		{llama2, "berlin-3", time.Date(2022, 4, 9, 3, 21, 0, 1e6, time.UTC)},
 		{gpt3, "berlin-4", time.Date(2021, 12, 31, 23, 31, 7, 0, time.UTC)},
+		{llama2, "berlin-5", time.Date(2022, 1, 25, 16, 41, 0, 0, time.UTC)}, // the last poll for two days is of 13:00
 	} {
 		t.Run(c.site, func(t *testing.T) {
 			up := up.In(t)
