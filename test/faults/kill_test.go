@@ -121,13 +121,15 @@ func energyOf(t *testing.T, up *harness.Server, site string) *big.Int {
 
 // replayConfig configures an `up` that replays a trace once.
 func replayConfig(file, site, startAt, speed string) string {
-	return fmt.Sprintf(`
-collector:
-  replays:
-    - file: %q
+	return "collector:\n  replays:\n" + replayEntry(file, site, startAt, speed)
+}
+
+// replayEntry is one replay of a configuration.
+func replayEntry(file, site, startAt, speed string) string {
+	entry := fmt.Sprintf(`    - file: %q
       site: %s
       project: faults
-      run: killed
+      run: replayed-%s
       component: chassis
       kind: INSTANT_POWER
       node_column: node
@@ -135,8 +137,10 @@ collector:
       time_format: unix_ms
       value_column: watts
       unit: W
-      start_at: %s
       speed: %q
-      once: true
-`, file, site, startAt, speed)
+`, file, site, site, speed)
+	if startAt != "" {
+		entry += fmt.Sprintf("      start_at: %q\n", startAt)
+	}
+	return entry
 }
