@@ -174,7 +174,7 @@ func (p *parser) read(r io.Reader) error {
 
 	header, err := in.Read()
 	if errors.Is(err, io.EOF) {
-		p.report(0, "", "the file is empty: want a header line and rows")
+		p.report(1, "", "the file is empty: want a header line and rows")
 		return nil
 	}
 	if err != nil {
@@ -330,7 +330,7 @@ func (p *parser) find(columns []string, name string) int {
 func (p *parser) finish() {
 	f := p.file
 	if f.Total == 0 {
-		p.report(0, "", "no rows after the header")
+		p.report(1, "", "no rows after the header")
 		return
 	}
 	// Sorted by start, then by when it was known, equal intervals are neighbours.

@@ -138,8 +138,8 @@ func TestParseRefuses(t *testing.T) {
 		name, file, want string
 		edit             func(*csvfile.Mapping)
 	}{
-		{name: "empty", file: "", want: "ci.csv: the file is empty"},
-		{name: "header alone", file: "t,v\n", want: "ci.csv: no rows after the header"},
+		{name: "empty", file: "", want: "ci.csv:1: the file is empty"},
+		{name: "header alone", file: "t,v\n", want: "ci.csv:1: no rows after the header"},
 		{name: "missing column", file: "time,v\n" + good, want: `ci.csv:1: column "t": no such column; there are "time", "v"`},
 		{name: "semicolons", file: "t;v\n2022-01-01T00:00:00Z;1\n", want: "separated by commas"},
 		{name: "column twice", file: "t,v,v\n", want: `ci.csv:1: column "v": there are two columns of this name (2 and 3)`},
