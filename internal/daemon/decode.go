@@ -102,6 +102,8 @@ func (d *decoder) list(v reflect.Value, n *yaml.Node, path string, from origin) 
 		d.mistake(from(n), path, fmt.Sprintf("is %s, not a list", describe(n)))
 		return
 	}
+	// The list before is gone, and so is what was known of its items.
+	maps.DeleteFunc(d.origins, func(key, _ string) bool { return strings.HasPrefix(key, path+"[") })
 	out := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, item := range n.Content {
 		d.decode(out.Index(i), item, fmt.Sprintf("%s[%d]", path, i), from)

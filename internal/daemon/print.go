@@ -81,7 +81,7 @@ func (l Loaded[T]) put(out *yaml.Node, key string, v reflect.Value, path string)
 		&yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, l.node(v, join(path, key)))
 }
 
-// origin returns who set the value at path, or the list that it is an item of.
+// origin returns who set the value at path.
 func (l Loaded[T]) origin(path string) string {
 	if from, ok := l.Origins[path]; ok {
 		return from

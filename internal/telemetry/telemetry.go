@@ -43,14 +43,14 @@ type Providers struct {
 //
 // shutdown sends what is still held back, within its context; it is to be called
 // once, after the last span.
-func Setup(ctx context.Context, log *slog.Logger, service string) (p Providers, shutdown func(context.Context) error, err error) {
+func Setup(ctx context.Context, log *slog.Logger, service string) (_ Providers, shutdown func(context.Context) error, err error) {
 	otel.SetTextMapPropagator(propagation.NewCompositeTextMapPropagator(propagation.TraceContext{}, propagation.Baggage{}))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
 		log.Warn("telemetry", "err", err)
 	}))
 
 	var closers []func(context.Context) error
-	shutdown = func(ctx context.Context) error {
+	closeAll := func(ctx context.Context) error {
 		var errs []error
 		for i := len(closers) - 1; i >= 0; i-- {
 			errs = append(errs, closers[i](ctx))
@@ -59,10 +59,18 @@ func Setup(ctx context.Context, log *slog.Logger, service string) (p Providers, 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("telemetry: %w", err), shutdown(ctx))
+			err = errors.Join(fmt.Errorf("telemetry: %w", err), closeAll(ctx))
 		}
 	}()
 
+	metrics, err := exports("METRICS")
+	if err != nil {
+		return Providers{}, nil, err
+	}
+	traces, err := exports("TRACES")
+	if err != nil {
+		return Providers{}, nil, err
+	}
 	res, err := describe(ctx, service)
 	if err != nil {
 		return Providers{}, nil, err
@@ -82,11 +90,7 @@ func Setup(ctx context.Context, log *slog.Logger, service string) (p Providers, 
 		return Providers{}, nil, err
 	}
 	meterOptions := []sdkmetric.Option{sdkmetric.WithResource(res), sdkmetric.WithReader(pull)}
-	export, err := exports("METRICS")
-	if err != nil {
-		return Providers{}, nil, err
-	}
-	if export {
+	if metrics {
 		push, err := otlpmetricgrpc.New(ctx)
 		if err != nil {
 			return Providers{}, nil, err
@@ -97,11 +101,7 @@ func Setup(ctx context.Context, log *slog.Logger, service string) (p Providers, 
 	closers = append(closers, meter.Shutdown)
 
 	var tracer trace.TracerProvider = noop.NewTracerProvider()
-	export, err = exports("TRACES")
-	if err != nil {
-		return Providers{}, nil, err
-	}
-	if export {
+	if traces {
 		exporter, err := otlptracegrpc.New(ctx)
 		if err != nil {
 			return Providers{}, nil, err
@@ -119,7 +119,7 @@ func Setup(ctx context.Context, log *slog.Logger, service string) (p Providers, 
 		// A scrape walks every instrument: two at a time are enough.
 		MaxRequestsInFlight: 2,
 	})
-	return Providers{Tracer: tracer, Meter: meter, MetricsHandler: handler}, shutdown, nil
+	return Providers{Tracer: tracer, Meter: meter, MetricsHandler: handler}, closeAll, nil
 }
 
 // describe names the process. Variables of the environment come last and win.
