@@ -79,7 +79,7 @@ race: ## run the tests under the race detector
 
 .PHONY: e2e
 e2e: ## run real traces through the whole path, against the oracle
-	go test -count=1 -timeout=15m ./test/oracle/... ./test/e2e/...
+	go test -count=1 -timeout=15m ./test/oracle/... ./test/e2e/... ./test/scenarios/...
 
 .PHONY: faults
 faults: ## kill, cut, restart and restore; then compare with the oracle
