@@ -46,14 +46,16 @@ type Store interface {
 // Reader answers queries. Every method sees one consistent commit; rows come in
 // the order stated, and yield's error ends the walk and is returned.
 type Reader interface {
-	// Postings walks the postings of the filter by slot, then account. There may
-	// be several rows of an account, slot and booking; their sum counts. The
+	// Postings walks the postings of the filter by slot, those of an account
+	// together. An account and slot has a row or more a booking; their sum counts. The
 	// filter's node is not heeded: energy by node is read from the details.
 	Postings(ctx context.Context, f Filter, yield func(PostingRow) error) error
 	// Details walks the detail rows of the filter by id. A row has the parts that
 	// the filter selects, and a row without any is left out. Ids are given in the
 	// order of commits. The row and its parts are valid until yield returns.
 	Details(ctx context.Context, f DetailFilter, yield func(DetailRow) error) error
+	// LastDetail returns the newest id of a detail row; 0: there is none.
+	LastDetail(ctx context.Context) (int64, error)
 	// SeriesWindows returns the windows of the series of the filter that start
 	// before its To, by key.
 	SeriesWindows(ctx context.Context, f Filter) ([]SeriesWindow, error)
@@ -153,6 +155,8 @@ func (k SeriesKey) Account() Account {
 // SeriesWindow is the time over which a series was, or should have been, read.
 type SeriesWindow struct {
 	SeriesKey
+	// Project as in [Account]: looked up through the run when it is read.
+	Project  string
 	PeriodMS int64
 	// FirstMS and LastMS are the first and last tick committed.
 	FirstMS, LastMS int64
