@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/wattfold/wattfold/carbon/account"
-	"github.com/wattfold/wattfold/carbon/slot"
 	"github.com/wattfold/wattfold/carbon/timeline"
 	"github.com/wattfold/wattfold/carbon/unit"
 )
@@ -110,7 +109,6 @@ func TestGramsDoNotDriftOverMillionsOfTerms(t *testing.T) {
 type naive struct {
 	energy, modelled, unknown, unpriced big.Int
 	facility, priced, grams             big.Rat
-	bySlot                              map[slot.Slot]*big.Int
 	observed, interpolated, missing     int64
 }
 
@@ -122,11 +120,10 @@ func TestFolderEqualsTwin(t *testing.T) {
 			pue  *unit.Decimal
 			step *timeline.Step
 		}
-		want := naive{bySlot: map[slot.Slot]*big.Int{}}
+		want := naive{}
 		var rows []row
 		for range 1 + rng.IntN(80) {
 			r := row{p: account.Posting{
-				Slot:     slot.Slot(rng.IntN(900) - 450),
 				Energy:   unit.Energy(rng.Int64() >> rng.IntN(40)),
 				Modelled: rng.IntN(3) == 0,
 			}}
@@ -151,10 +148,6 @@ func TestFolderEqualsTwin(t *testing.T) {
 			if r.p.Modelled {
 				want.modelled.Add(&want.modelled, e)
 			}
-			if want.bySlot[r.p.Slot] == nil {
-				want.bySlot[r.p.Slot] = new(big.Int)
-			}
-			want.bySlot[r.p.Slot].Add(want.bySlot[r.p.Slot], e)
 			want.observed += r.p.ObservedMS
 			want.interpolated += r.p.InterpolatedMS
 			want.missing += r.p.MissingMS
@@ -174,10 +167,16 @@ func TestFolderEqualsTwin(t *testing.T) {
 		}
 		var provenance []account.Provenance
 		for order := range 2 {
-			var f account.Folder
+			// In one, or in parts that are added.
+			var f, other account.Folder
 			for i := range rows {
-				f.Add(&rows[i].p, rows[i].pue, rows[i].step)
+				into := &f
+				if order == 1 && rng.IntN(2) == 0 {
+					into = &other
+				}
+				into.Add(&rows[i].p, rows[i].pue, rows[i].step)
 			}
+			f.AddFolder(&other)
 			sums := []struct {
 				name string
 				got  unit.Sum
@@ -215,15 +214,6 @@ func TestFolderEqualsTwin(t *testing.T) {
 					t.Fatalf("seed %d: mean %v, want %v", seed, mean, exact)
 				}
 			}
-			s, most, _ := f.Peak()
-			for other, e := range want.bySlot {
-				if c := e.Cmp(most.Big()); c > 0 || c == 0 && other < s {
-					t.Fatalf("seed %d: peak %v in slot %d, but %v in slot %d", seed, most, s, e, other)
-				}
-			}
-			if want.bySlot[s].Cmp(most.Big()) != 0 {
-				t.Fatalf("seed %d: peak %v, want %v", seed, most, want.bySlot[s])
-			}
 			if o, i, m := f.Coverage(); o != want.observed || i != want.interpolated || m != want.missing {
 				t.Fatalf("seed %d: coverage %d %d %d", seed, o, i, m)
 			}
@@ -239,18 +229,15 @@ func TestFolderEqualsTwin(t *testing.T) {
 func TestNoDataIsUnpricedNeverZero(t *testing.T) {
 	var f account.Folder
 	pue, step := dec(t, "1.5"), &timeline.Step{Value: dec(t, "100"), Source: "a", Quality: timeline.Measured, Method: timeline.Direct, RecordedMS: 8}
-	kwh := func(n int64, s slot.Slot) *account.Posting {
-		return &account.Posting{Slot: s, Energy: unit.Energy(n * unit.HalfMicrojoulesPerKWh)}
+	kwh := func(n int64) *account.Posting {
+		return &account.Posting{Energy: unit.Energy(n * unit.HalfMicrojoulesPerKWh)}
 	}
 	if _, ok := f.MeanGramsPerKWh(); ok {
 		t.Error("an empty statement has a mean")
 	}
-	if _, _, ok := f.Peak(); ok {
-		t.Error("an empty statement has a peak")
-	}
-	f.Add(kwh(1, 5), &pue, step) // 1.5 kWh of facility energy, 150 g
-	f.Add(kwh(2, 5), &pue, nil)  // no factor
-	f.Add(kwh(4, 6), nil, step)  // no PUE
+	f.Add(kwh(1), &pue, step) // 1.5 kWh of facility energy, 150 g
+	f.Add(kwh(2), &pue, nil)  // no factor
+	f.Add(kwh(4), nil, step)  // no PUE
 	if e, u, n := f.Energy().KWh(), f.Unpriced().KWh(), f.FacilityUnknown().KWh(); e != 7 || u != 6 || n != 4 {
 		t.Errorf("energy %v, unpriced %v, facility unknown %v", e, u, n)
 	}
@@ -263,9 +250,6 @@ func TestNoDataIsUnpricedNeverZero(t *testing.T) {
 	// The mean is of what is priced: nothing unpriced dilutes it.
 	if mean, ok := f.MeanGramsPerKWh(); !ok || mean != 100 {
 		t.Errorf("mean %v, %v", mean, ok)
-	}
-	if s, e, _ := f.Peak(); s != 6 || e.KWh() != 4 {
-		t.Errorf("peak %v in %d", e, s)
 	}
 	want := []account.Provenance{{Source: "a", Quality: timeline.Measured, Method: timeline.Direct, Energy: unit.SumOf(unit.HalfMicrojoulesPerKWh), RecordedMS: 8}}
 	if got := f.Provenance(); !reflect.DeepEqual(got, want) {
@@ -297,10 +281,9 @@ func BenchmarkFolder(b *testing.B) {
 		steps[i] = timeline.Step{Value: unit.Decimal{Coef: 40_001 + 37*int64(i), Exp: -2}, Source: "meter", Product: "observed", Quality: timeline.Measured, Method: timeline.Direct}
 	}
 	var f account.Folder
-	row := account.Posting{Energy: 123_456_789_012, ObservedMS: slot.Millis}
+	row := account.Posting{Energy: 123_456_789_012, ObservedMS: 300_000}
 	i := 0
 	for b.Loop() {
-		row.Slot = slot.Slot(i % 105_120)
 		f.Add(&row, &pue, &steps[i/12%64])
 		i++
 	}

@@ -8,7 +8,7 @@
 // the order of the terms, and how they are grouped, cannot change a digit.
 //
 // A [Folder] builds a whole statement of one signal from its rows: energy, grams,
-// what could not be priced, by which factors it was priced, the peak, and the
-// time observed. Energy without a factor or a PUE is never priced at 0 or at a
+// what could not be priced, by which factors it was priced, and the time
+// observed. Energy without a factor or a PUE is never priced at 0 or at a
 // guess: it is unpriced, and says so.
 package account

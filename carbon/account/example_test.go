@@ -23,8 +23,8 @@ func ExampleFolder() {
 	pue := unit.Decimal{Coef: 11, Exp: -1}
 	step := timeline.Step{Value: unit.Decimal{Coef: 5, Exp: 1}, Source: "meter", Product: "observed"}
 	var f account.Folder
-	f.Add(&account.Posting{Slot: 0, Energy: 2 * unit.HalfMicrojoulesPerKWh}, &pue, &step)
-	f.Add(&account.Posting{Slot: 1, Energy: unit.HalfMicrojoulesPerKWh}, &pue, nil)
+	f.Add(&account.Posting{Energy: 2 * unit.HalfMicrojoulesPerKWh}, &pue, &step)
+	f.Add(&account.Posting{Energy: unit.HalfMicrojoulesPerKWh}, &pue, nil)
 	fmt.Println(f.Energy().KWh(), "kWh,", f.Unpriced().KWh(), "kWh unpriced,", f.Grams(), "g")
 	// Output: 3 kWh, 1 kWh unpriced, 110 g
 }

@@ -5,7 +5,6 @@ import (
 	"math/big"
 	"slices"
 
-	"github.com/wattfold/wattfold/carbon/slot"
 	"github.com/wattfold/wattfold/carbon/timeline"
 	"github.com/wattfold/wattfold/carbon/unit"
 )
@@ -13,8 +12,6 @@ import (
 // Posting is a row of the ledger: the energy and the time of one account in one
 // slot.
 type Posting struct {
-	// Slot is where it is booked.
-	Slot slot.Slot
 	// Energy is IT energy; negative if the row takes back another.
 	Energy unit.Energy
 	// Modelled says that it was computed from a model and not metered.
@@ -52,7 +49,6 @@ type Folder struct {
 
 	sources []Provenance
 	source  int // the index of the one used last
-	slots   slotSums
 }
 
 // one is the factor that leaves energy as it is.
@@ -70,7 +66,6 @@ func (f *Folder) Add(row *Posting, pue *unit.Decimal, step *timeline.Step) {
 	f.observed += row.ObservedMS
 	f.interpolated += row.InterpolatedMS
 	f.missing += row.MissingMS
-	f.slots.add(row.Slot, row.Energy)
 	if pue == nil {
 		f.noPUE.Add(row.Energy)
 		f.unpriced.Add(row.Energy)
@@ -83,15 +78,36 @@ func (f *Folder) Add(row *Posting, pue *unit.Decimal, step *timeline.Step) {
 	}
 	f.priced.Add(row.Energy, *pue, one)
 	f.grams.Add(row.Energy, *pue, step.Value)
-	p := f.provenance(step)
+	p := f.provenance(step.Source, step.Product, step.Quality, step.Method)
 	p.Energy.Add(row.Energy)
 	p.RecordedMS = max(p.RecordedMS, step.RecordedMS)
 }
 
-// provenance returns the entry of the step's source.
-func (f *Folder) provenance(s *timeline.Step) *Provenance {
+// AddFolder adds all rows of o. It is as if each had been added.
+func (f *Folder) AddFolder(o *Folder) {
+	f.rows += o.rows
+	f.energy.AddSum(o.energy)
+	f.modelled.AddSum(o.modelled)
+	f.noPUE.AddSum(o.noPUE)
+	f.unpriced.AddSum(o.unpriced)
+	f.facility.AddInner(&o.facility)
+	f.priced.AddInner(&o.priced)
+	f.grams.AddInner(&o.grams)
+	f.observed += o.observed
+	f.interpolated += o.interpolated
+	f.missing += o.missing
+	for i := range o.sources {
+		from := o.sources[i] // o may be f
+		p := f.provenance(from.Source, from.Product, from.Quality, from.Method)
+		p.Energy.AddSum(from.Energy)
+		p.RecordedMS = max(p.RecordedMS, from.RecordedMS)
+	}
+}
+
+// provenance returns the entry of a source and a way.
+func (f *Folder) provenance(source, product string, quality timeline.Quality, method timeline.Method) *Provenance {
 	is := func(p *Provenance) bool {
-		return p.Quality == s.Quality && p.Method == s.Method && p.Source == s.Source && p.Product == s.Product
+		return p.Quality == quality && p.Method == method && p.Source == source && p.Product == product
 	}
 	if f.source < len(f.sources) && is(&f.sources[f.source]) {
 		return &f.sources[f.source]
@@ -100,7 +116,7 @@ func (f *Folder) provenance(s *timeline.Step) *Provenance {
 	if f.source < 0 {
 		f.source = len(f.sources)
 		f.sources = append(f.sources, Provenance{
-			Source: s.Source, Product: s.Product, Quality: s.Quality, Method: s.Method,
+			Source: source, Product: product, Quality: quality, Method: method,
 			RecordedMS: timeline.SinceEver,
 		})
 	}
@@ -187,60 +203,8 @@ func (f *Folder) Provenance() []Provenance {
 	return sources
 }
 
-// Peak returns the slot of the most IT energy, the earliest of equals, and that
-// energy. ok is false if there are no rows.
-func (f *Folder) Peak() (s slot.Slot, e unit.Sum, ok bool) { return f.slots.peak() }
-
 // Coverage returns the time observed, the part of it that is interpolated, and
 // the time missing, in series-milliseconds.
 func (f *Folder) Coverage() (observedMS, interpolatedMS, missingMS int64) {
 	return f.observed, f.interpolated, f.missing
-}
-
-// slotSums sums energy by slot, in pages, because rows come account by account
-// and each account slot by slot.
-type slotSums struct {
-	pages map[slot.Slot]*slotPage
-	last  *slotPage
-	key   slot.Slot
-}
-
-const pageBits = 8
-
-type slotPage struct {
-	sums [1 << pageBits]unit.Sum
-	used [1 << pageBits]bool
-}
-
-func (s *slotSums) add(at slot.Slot, e unit.Energy) {
-	key := at >> pageBits
-	if s.last == nil || s.key != key {
-		s.key, s.last = key, s.pages[key]
-		if s.last == nil {
-			if s.pages == nil {
-				s.pages = make(map[slot.Slot]*slotPage)
-			}
-			s.last = new(slotPage)
-			s.pages[key] = s.last
-		}
-	}
-	i := at & (1<<pageBits - 1)
-	s.last.sums[i].Add(e)
-	s.last.used[i] = true
-}
-
-func (s *slotSums) peak() (at slot.Slot, most unit.Sum, ok bool) {
-	for key, page := range s.pages {
-		for i := range page.sums {
-			if !page.used[i] {
-				continue
-			}
-			here := key<<pageBits + slot.Slot(i)
-			c := page.sums[i].Cmp(most)
-			if !ok || c > 0 || c == 0 && here < at {
-				at, most, ok = here, page.sums[i], true
-			}
-		}
-	}
-	return at, most, ok
 }
