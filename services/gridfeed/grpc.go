@@ -116,11 +116,11 @@ func (g *server) GetIntensity(ctx context.Context, req *gridv1.GetIntensityReque
 	if err != nil {
 		return nil, err
 	}
-	ms := int64(0)
-	if req.GetTime() == nil {
-		ms = g.service.now().UnixMilli()
-	} else if ms, err = msFromProto("time", req.GetTime()); err != nil {
-		return nil, err
+	ms := g.service.now().UnixMilli()
+	if req.GetTime() != nil {
+		if ms, err = msFromProto("time", req.GetTime()); err != nil {
+			return nil, err
+		}
 	}
 	l, step, err := g.service.intensity(ctx, req.GetZone(), signal, ms, v)
 	if err != nil {

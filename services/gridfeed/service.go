@@ -309,8 +309,7 @@ func (s *Service) importCSV(ctx context.Context, r io.Reader, in importFile) (im
 	in.mapping.Now = s.now()
 	file, err := csvfile.Parse(r, in.mapping)
 	if err != nil {
-		var problems csvfile.Problems
-		if errors.As(err, &problems) {
+		if problems, ok := errors.AsType[csvfile.Problems](err); ok {
 			count(ctx, s.metrics.imports, 1, "outcome", "refused")
 			return imported{}, refusal(problems)
 		}
@@ -396,7 +395,7 @@ func (s *Service) lane(ctx context.Context, c call, zone string, signal store.Si
 	if err != nil {
 		return nil, err
 	}
-	l = loaded.(*lane) //nolint:errcheck,forcetypeassert // it is what the function above returns
+	l = loaded.(*lane) //nolint:forcetypeassert // it is what the function above returns
 	s.cache.put(key, l, generation)
 	return l, nil
 }

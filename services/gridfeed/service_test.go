@@ -82,7 +82,7 @@ func start(t testing.TB, dir string, c *clock, cfg gridfeed.Config, deps gridfee
 	server := rpc.NewServer(log, rpc.Options{})
 	service.Register(server)
 	lis := rpc.Memory()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := service.Run(ctx); err != nil {

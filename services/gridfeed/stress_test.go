@@ -54,7 +54,7 @@ func (s *Service) importHours(zone string, values ...int) (imported, error) {
 func (s *Service) valueAt(t testing.TB, zone string, h int, v view) string {
 	t.Helper()
 	ms := time.Date(2022, 1, 1, h, 0, 0, 0, time.UTC).UnixMilli()
-	_, step, err := s.intensity(context.Background(), zone, store.AverageLifecycle, ms, v)
+	_, step, err := s.intensity(t.Context(), zone, store.AverageLifecycle, ms, v)
 	if fault.Is(err, fault.NotFound) {
 		return ""
 	}
@@ -115,7 +115,7 @@ func TestReadersDuringImports(t *testing.T) {
 				default:
 				}
 				now := view{by: asOf, at: time.Now().UnixMilli()}
-				l, answers, _, err := s.intensities(context.Background(), "ZZ", store.AverageLifecycle, slot.Of(hourMS(0)), slot.Of(hourMS(2)), now, 10)
+				l, answers, _, err := s.intensities(t.Context(), "ZZ", store.AverageLifecycle, slot.Of(hourMS(0)), slot.Of(hourMS(2)), now, 10)
 				if err != nil || len(answers) == 0 || len(answers) == 2 && answers[0].Value != answers[1].Value || l == nil {
 					t.Errorf("%+v, %v", answers, err)
 					return

@@ -436,12 +436,12 @@ func testTogether(t *testing.T, s store.Store) {
 	)
 	for i := range calls {
 		wait.Go(func() {
-			receipt, err := s.Append(context.Background(), []store.Batch{{Key: key, Intervals: []store.Interval{hour(1, int64(i+1)), hour(2, int64(i+1))}}})
+			receipt, err := s.Append(t.Context(), []store.Batch{{Key: key, Intervals: []store.Interval{hour(1, int64(i+1)), hour(2, int64(i+1))}}})
 			if err != nil {
 				t.Errorf("append: %v", err)
 			}
 			moments[i] = receipt.RecordedMS
-			if _, err := s.Series(context.Background(), key.Subject, key.Signal); err != nil {
+			if _, err := s.Series(t.Context(), key.Subject, key.Signal); err != nil {
 				t.Errorf("series: %v", err)
 			}
 		})
