@@ -55,6 +55,10 @@ fmt: $(BUF) $(GOLANGCI_LINT) ## format Go and protos
 	$(BIN)/golangci-lint fmt $$(go list -m -f '{{.Dir}}/...')
 	$(BIN)/buf format -w proto
 
+.PHONY: fix
+fix: $(GOLANGCI_LINT) ## let the linters repair what they can
+	$(BIN)/golangci-lint run --fix $$(go list -m -f '{{.Dir}}/...')
+
 .PHONY: lint
 lint: $(BUF) $(GOLANGCI_LINT) $(THIRD_PARTY) ## vet, golangci-lint, buf lint and format
 	go vet work
