@@ -10,7 +10,6 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	accessv1 "github.com/wattfold/wattfold/proto/gen/wattfold/access/v1"
-
 	// Linked for their descriptors: what is linked may be forwarded.
 	_ "github.com/wattfold/wattfold/proto/gen/wattfold/fleet/v1"
 	_ "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"

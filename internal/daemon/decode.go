@@ -157,7 +157,7 @@ func setScalar(v reflect.Value, text, tag string) error {
 		return nil
 	}
 	if v.CanAddr() {
-		if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 			if err := u.UnmarshalText([]byte(text)); err != nil {
 				return fmt.Errorf("%q: %w", text, err)
 			}

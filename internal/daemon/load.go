@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -90,7 +91,7 @@ func LoadAll[T any](defaults T, file, envPrefix string, flags map[string]any) (L
 // locate splits joined mistakes of Validate and puts the origin of the value
 // before each whose path was set by a layer.
 func (d *decoder) locate(err error) []error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // the tree is walked here
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range joined.Unwrap() {
 			all = append(all, d.locate(e)...)
@@ -130,7 +131,7 @@ func (d *decoder) env(root reflect.Value, prefix string, environ []string) {
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		rest, ours := strings.CutPrefix(name, prefix)
-		if !ours || reservedEnv[name] {
+		if !ours || reservedEnv[name] || serviceLink(rest, value) {
 			continue
 		}
 		path := strings.ReplaceAll(strings.ToLower(rest), "__", ".")
@@ -147,11 +148,20 @@ func (d *decoder) env(root reflect.Value, prefix string, environ []string) {
 	}
 }
 
+// kubernetesLink matches what Kubernetes sets in every pod for a service that is
+// called like our prefix.
+var kubernetesLink = regexp.MustCompile(`^(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)$`)
+
+func serviceLink(rest, value string) bool {
+	return kubernetesLink.MatchString(rest) ||
+		strings.HasSuffix("_"+rest, "_PORT") && (strings.HasPrefix(value, "tcp://") || strings.HasPrefix(value, "udp://"))
+}
+
 // at decodes node into the value at the dotted path.
 func (d *decoder) at(root reflect.Value, path string, node *yaml.Node, origin string) {
 	keys := strings.Split(path, ".")
-	for i := len(keys) - 1; i >= 0; i-- {
-		key := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: keys[i]}
+	for _, name := range slices.Backward(keys) {
+		key := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: name}
 		node = &yaml.Node{Kind: yaml.MappingNode, Content: []*yaml.Node{key, node}}
 	}
 	d.decode(root, node, "", func(*yaml.Node) string { return origin })

@@ -198,6 +198,18 @@ runtime: 3
 	}
 }
 
+func TestServicesOfKubernetesAreNoKeys(t *testing.T) {
+	t.Setenv("TESTFOLD_PORT", "tcp://10.0.0.1:9090")
+	t.Setenv("TESTFOLD_SERVICE_HOST", "10.0.0.1")
+	t.Setenv("TESTFOLD_SERVICE_PORT_GRPC", "9090")
+	t.Setenv("TESTFOLD_GATEWAY_PORT_9090_TCP_ADDR", "10.0.0.1")
+	t.Setenv("TESTFOLD_GATEWAY__HTTP_PORT", "81")
+	cfg, err := Load(defaults(), "", "TESTFOLD_", nil)
+	if err != nil || cfg.Gateway.HTTPPort != 81 {
+		t.Errorf("got %+v, %v", cfg, err)
+	}
+}
+
 func TestValidateSaysWhereAValueIsFrom(t *testing.T) {
 	name := file(t, "streams: 0\n")
 	cfg := defaults()

@@ -93,7 +93,7 @@ func asText(v reflect.Value) (string, bool) {
 	if v.Type() == durationType {
 		return v.Interface().(time.Duration).String(), true
 	}
-	if m, ok := v.Interface().(encoding.TextMarshaler); ok {
+	if m, ok := reflect.TypeAssert[encoding.TextMarshaler](v); ok {
 		text, err := m.MarshalText()
 		return string(text), err == nil
 	}

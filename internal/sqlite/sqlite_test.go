@@ -150,7 +150,7 @@ func TestTransactionsBeginImmediate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback() //nolint:errcheck // nothing was written
+	defer tx.Rollback()
 	if other, err := b.Write.BeginTx(t.Context(), nil); err == nil {
 		t.Error("two transactions began to write")
 		_ = other.Rollback()

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -52,8 +53,8 @@ func Setup(ctx context.Context, log *slog.Logger, service string) (_ Providers, 
 	var closers []func(context.Context) error
 	closeAll := func(ctx context.Context) error {
 		var errs []error
-		for i := len(closers) - 1; i >= 0; i-- {
-			errs = append(errs, closers[i](ctx))
+		for _, closer := range slices.Backward(closers) {
+			errs = append(errs, closer(ctx))
 		}
 		return errors.Join(errs...)
 	}
