@@ -116,11 +116,16 @@ func TestReadersDuringImports(t *testing.T) {
 				}
 				now := view{by: asOf, at: time.Now().UnixMilli()}
 				l, answers, _, err := s.intensities(t.Context(), "ZZ", store.AverageLifecycle, slot.Of(hourMS(0)), slot.Of(hourMS(2)), now, 10)
-				if err != nil || len(answers) == 0 || len(answers) == 2 && answers[0].Value != answers[1].Value || l == nil {
+				if err != nil || len(answers) == 2 && answers[0].Value != answers[1].Value || l == nil {
 					t.Errorf("%+v, %v", answers, err)
 					return
 				}
-				first := answers[0].Value.String()
+				// Imports of less than a millisecond are recorded ahead of the wall clock,
+				// so that the first may not be seen as of now.
+				first := ""
+				if len(answers) > 0 {
+					first = answers[0].Value.String()
+				}
 				if again := s.valueAt(t, "ZZ", 1, now); again != first {
 					t.Errorf("as of one moment: %s, then %s", first, again)
 					return
