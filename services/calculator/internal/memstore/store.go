@@ -208,7 +208,11 @@ func (s *Store) Commit(_ context.Context, t *ledger.Tx) (ledger.Committed, error
 	}
 	for _, m := range t.Producers {
 		s.hear(m.Site, t.CommitMS)
-		s.producers[producerID{m.Site, m.New.ProducerKey}] = &producer{Producer: clone(m.New)}
+		id := producerID{m.Site, m.New.ProducerKey}
+		if s.producers[id] == nil {
+			s.producers[id] = new(producer)
+		}
+		s.producers[id].Producer = clone(m.New)
 	}
 	for _, m := range t.Meters {
 		s.putMeter(nodeID{m.Site, m.Node}, m.Producer, slices.Clone(m.Spans))
