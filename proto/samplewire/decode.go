@@ -42,7 +42,6 @@ type SeriesView struct {
 type Decoder struct {
 	view    BatchView
 	deltas  []uint64
-	ticks   []int64
 	times   []int64
 	values  []int64
 	indexes []uint64
@@ -375,7 +374,7 @@ func wholeLoads(packed []byte, n int, width uint) int {
 		return n
 	}
 	// Number i is loaded from byte i·width/8, which must be at most len−8.
-	return min(n, (int(len(packed)-8)*8+7)/int(width)+1)
+	return min(n, ((len(packed)-8)*8+7)/int(width)+1)
 }
 
 func tailLoad(packed []byte, bit uint) uint64 {
