@@ -479,7 +479,7 @@ func testWindows(t *testing.T, s ledger.Store) {
 	f.commit(1000, closing)
 	f.commit(1001, batch(key, 2, "n", series, 1, 1)) // earlier, later
 	want := ledger.SeriesWindow{
-		SeriesKey: series.Key("s", "n"), PeriodMS: 1000, FirstMS: slot.Slot(1).StartMS(), LastMS: slot.Slot(4).EndMS(),
+		SeriesKey: series.Key("s", "n"), Project: "p", PeriodMS: 1000, FirstMS: slot.Slot(1).StartMS(), LastMS: slot.Slot(4).EndMS(),
 		ClosedMS: slot.Slot(4).EndMS(), ClipStartMS: 5, ClipEndMS: 9, Booked: 1000,
 	}
 	check := func(what string, filter ledger.Filter, want ...ledger.SeriesWindow) {

@@ -507,7 +507,7 @@ func (s *Store) SeriesWindows(_ context.Context, f ledger.Filter) ([]ledger.Seri
 			}
 			w := windows[k]
 			if w == nil {
-				w = &ledger.SeriesWindow{SeriesKey: x.SeriesKey, FirstMS: math.MaxInt64, LastMS: math.MinInt64}
+				w = &ledger.SeriesWindow{SeriesKey: x.SeriesKey, Project: s.project(x), FirstMS: math.MaxInt64, LastMS: math.MinInt64}
 				windows[k] = w
 			}
 			w.Booked = booked[k]
@@ -528,7 +528,7 @@ func (s *Store) SeriesWindows(_ context.Context, f ledger.Filter) ([]ledger.Seri
 	slices.SortFunc(found, func(a, b ledger.SeriesWindow) int {
 		return cmp.Or(cmp.Compare(a.Site, b.Site), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Device, b.Device),
 			cmp.Compare(a.Component, b.Component), cmp.Compare(a.Workload, b.Workload), cmp.Compare(a.Run, b.Run),
-			compareBools(a.Modelled, b.Modelled))
+			cmp.Compare(a.Project, b.Project), compareBools(a.Modelled, b.Modelled))
 	})
 	return found, nil
 }

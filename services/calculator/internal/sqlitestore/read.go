@@ -236,11 +236,11 @@ func (s *Store) SeriesWindows(ctx context.Context, f ledger.Filter) ([]ledger.Se
 	var found []ledger.SeriesWindow
 	c := windowed(f)
 	err := s.read(ctx, "windows", func(tx *sql.Tx) error {
-		return each(ctx, tx, `SELECT s.name, n.name, e.device, e.component, e.workload, r.name, e.modelled,
+		return each(ctx, tx, `SELECT s.name, n.name, e.device, e.component, e.workload, r.name, r.project, e.modelled,
 			w.period_ms, w.first_ms, w.last_ms, w.closed_ms, w.clip_start_ms, w.clip_end_ms, w.booked`+
-			fromWindows+c.where()+` ORDER BY 1, 2, 3, 4, 5, 6, 7`, c.args, func(rows *sql.Rows) error {
+			fromWindows+c.where()+` ORDER BY 1, 2, 3, 4, 5, 6, 7, 8`, c.args, func(rows *sql.Rows) error {
 			var w ledger.SeriesWindow
-			err := rows.Scan(&w.Site, &w.Node, &w.Device, &w.Component, &w.Workload, &w.Run, &w.Modelled,
+			err := rows.Scan(&w.Site, &w.Node, &w.Device, &w.Component, &w.Workload, &w.Run, &w.Project, &w.Modelled,
 				&w.PeriodMS, &w.FirstMS, &w.LastMS, &w.ClosedMS, &w.ClipStartMS, &w.ClipEndMS, &w.Booked)
 			if w.ClosedMS < w.LastMS {
 				w.ClosedMS = 0 // it went on
