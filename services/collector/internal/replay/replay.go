@@ -261,7 +261,7 @@ func (r *Replay) interval() time.Duration {
 
 func (r *Replay) play(ctx context.Context, f io.ReadSeeker, reader *csvfile.Reader) error {
 	var row csvfile.Row
-	for n := 1; ; n++ {
+	for n := 0; ; {
 		switch err := reader.Next(&row); {
 		case errors.Is(err, io.EOF):
 			if !r.cfg.Loop {
@@ -272,10 +272,14 @@ func (r *Replay) play(ctx context.Context, f io.ReadSeeker, reader *csvfile.Read
 				return err
 			}
 			r.cur.at = reader.Position()
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			continue
 		case err != nil:
 			return err
 		}
+		n++
 		tick := row.TimeMS + r.shift()
 		if err := r.pace(ctx, tick); err != nil {
 			return err
