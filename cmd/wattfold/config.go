@@ -1,0 +1,127 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wattfold/wattfold/gateway"
+	"github.com/wattfold/wattfold/internal/daemon"
+	"github.com/wattfold/wattfold/services/calculator"
+	"github.com/wattfold/wattfold/services/collector"
+	"github.com/wattfold/wattfold/services/gridfeed"
+)
+
+// config is the whole configuration: one section a role. A process reads the
+// sections of the roles that it plays; the others may be there too.
+type config struct {
+	// DataDir holds everything that a process keeps, a folder a role.
+	DataDir string `koanf:"data_dir" yaml:"data_dir"`
+	// Demo replays the bundled trace ('wattfold up' alone).
+	Demo       bool              `koanf:"demo" yaml:"demo"`
+	NATS       natsConfig        `koanf:"nats" yaml:"nats"`
+	Collector  collector.Config  `koanf:"collector" yaml:"collector"`
+	Gridfeed   gridfeed.Config   `koanf:"gridfeed" yaml:"gridfeed"`
+	Calculator calculator.Config `koanf:"calculator" yaml:"calculator"`
+	Gateway    gateway.Config    `koanf:"gateway" yaml:"gateway"`
+	// Backends are where a gateway, and a calculator, find the other roles.
+	Backends backends `koanf:"backends" yaml:"backends"`
+	// GRPC is where a single role answers, host:port.
+	GRPC string `koanf:"grpc" yaml:"grpc"`
+}
+
+// natsConfig says where the bus is.
+type natsConfig struct {
+	// URL of a NATS server, such as nats://127.0.0.1:4222; for single roles.
+	URL string `koanf:"url" yaml:"url"`
+	// Listen is where the embedded server takes collectors in, host:port; empty:
+	// it opens no port ('wattfold up' alone).
+	Listen string `koanf:"listen" yaml:"listen"`
+	// MaxStore bounds the embedded server's streams together, in bytes.
+	MaxStore int64 `koanf:"max_store" yaml:"max_store"`
+}
+
+// backends are addresses of other roles, host:port.
+type backends struct {
+	Collector  string `koanf:"collector" yaml:"collector"`
+	Gridfeed   string `koanf:"gridfeed" yaml:"gridfeed"`
+	Calculator string `koanf:"calculator" yaml:"calculator"`
+}
+
+func defaultConfig() config {
+	return config{
+		DataDir:    defaultDataDir,
+		Demo:       true,
+		NATS:       natsConfig{URL: "nats://127.0.0.1:4222"},
+		Collector:  collector.Default(),
+		Gridfeed:   gridfeed.Default(),
+		Calculator: calculator.Default(),
+		Gateway:    gateway.Default(),
+		Backends:   backends{Collector: "127.0.0.1:9191", Gridfeed: "127.0.0.1:9192", Calculator: "127.0.0.1:9193"},
+	}
+}
+
+// Validate returns every mistake of every section, each with its dotted path.
+func (c *config) Validate() error {
+	if c.DataDir == "" {
+		return errors.New("data_dir: empty; want a directory")
+	}
+	c.setDirs()
+	return errors.Join(
+		under("collector", c.Collector.Validate()),
+		under("gridfeed", c.Gridfeed.Validate()),
+		under("calculator", c.Calculator.Validate()),
+		under("gateway", c.Gateway.Validate()),
+	)
+}
+
+// setDirs gives each role a folder in the data directory, unless it has one.
+func (c *config) setDirs() {
+	for role, dir := range map[string]*string{
+		"collector": &c.Collector.Dir, "gridfeed": &c.Gridfeed.Dir, "calculator": &c.Calculator.Dir,
+	} {
+		if *dir == "" {
+			*dir = filepath.Join(c.DataDir, role)
+		}
+	}
+}
+
+// under puts a section's name before each of its mistakes.
+func under(section string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if list, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of the joined mistakes is wanted
+		var all []error
+		for _, e := range list.Unwrap() {
+			all = append(all, under(section, e))
+		}
+		return errors.Join(all...)
+	}
+	return fmt.Errorf("%s.%w", section, err)
+}
+
+// load reads the configuration: defaults, file, environment, flags.
+func load(file string, flags map[string]any) (daemon.Loaded[config], error) {
+	return daemon.LoadAll(defaultConfig(), file, daemon.EnvPrefix, flags)
+}
+
+func (a *app) configCommand() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "config",
+		Short: "Print the configuration in effect and where each value comes from",
+		Args:  cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			loaded, err := load(file, nil)
+			if err != nil {
+				return usageError{err}
+			}
+			return loaded.Print(a.out)
+		},
+	}
+	cmd.Flags().StringVar(&file, "config", "", "YAML file of the configuration")
+	return cmd
+}

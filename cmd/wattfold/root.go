@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// Exit codes, which others script against.
+const (
+	exitOK     = 0
+	exitError  = 1
+	exitUsage  = 2
+	exitNoData = 4
+)
+
+// usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// app is what every command shares.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+	server   string
+	output   string
+}
+
+// execute runs one command line and returns the exit code.
+func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Writer) int {
+	a := &app{in: in, out: out, err: errOut}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		return exitOK
+	}
+	return a.report(err)
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "wattfold",
+		Short:         "Folds watts into carbon: measured, time-matched, exact",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	server := os.Getenv("WATTFOLD_SERVER")
+	if server == "" {
+		server = defaultServer
+	}
+	root.PersistentFlags().StringVar(&a.server, "server", server, "gateway to ask, host:port (WATTFOLD_SERVER)")
+	root.PersistentFlags().StringVarP(&a.output, "output", "o", "table", "table, json or csv")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
+	})
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		switch a.output {
+		case "table", "json", "csv":
+			return nil
+		}
+		return usagef("--output %q: use table, json or csv", a.output)
+	}
+	root.AddCommand(
+		a.upCommand(), a.collectorCommand(), a.gridfeedCommand(), a.calculatorCommand(), a.gatewayCommand(),
+		a.sitesCommand(), a.zonesCommand(), a.importCommand(), a.intensityCommand(),
+		a.statementCommand(), a.seriesCommand(), a.configCommand(), a.versionCommand(),
+	)
+	for _, cmd := range root.Commands() {
+		asUsage(cmd)
+	}
+	return root
+}
+
+// asUsage marks what cobra itself refuses as errors of usage.
+func asUsage(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usagef("%w\nSee '%s --help'", err, cmd.CommandPath())
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		asUsage(sub)
+	}
+}
+
+// report prints an error with all that the server said of it and returns the
+// exit code.
+func (a *app) report(err error) int {
+	if st, ok := status.FromError(err); ok {
+		return a.reportStatus(st)
+	}
+	fmt.Fprintln(a.err, "error:", err)
+	var usage usageError
+	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") ||
+		strings.HasPrefix(err.Error(), "required flag") {
+		return exitUsage
+	}
+	return exitError
+}
+
+func (a *app) reportStatus(st *status.Status) int {
+	fmt.Fprintln(a.err, "error:", st.Message())
+	for _, detail := range st.Details() {
+		if bad, ok := detail.(*errdetails.BadRequest); ok {
+			for _, v := range bad.GetFieldViolations() {
+				if line := v.GetField() + ": " + v.GetDescription(); !strings.Contains(st.Message(), v.GetDescription()) {
+					fmt.Fprintln(a.err, " ", line)
+				}
+			}
+		}
+	}
+	switch st.Code() {
+	case codes.NotFound:
+		return exitNoData
+	case codes.Unavailable:
+		fmt.Fprintf(a.err, "  Is a gateway running at %s? Start one with 'wattfold up', or name it with --server.\n", a.server)
+	}
+	return exitError
+}
