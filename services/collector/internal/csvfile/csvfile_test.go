@@ -52,7 +52,7 @@ func rows(t *testing.T, m Mapping, text string) []Row {
 
 func TestRows(t *testing.T) {
 	m := power()
-	got := rows(t, m, "\ufeffnode, ms ,watts,rest\r\n\"a,1\",1700000000000.5,5.0005,x\r\n\nb,1700000000001,\"7\",\"two\nlines\"\nb,1700000000002,8")
+	got := rows(t, m, "\ufeffnode, ms ,watts,rest\r\n\"a,1\",1700000000000.5,5.0005,x\r\n\nb,1700000000001,\"7\",\"two\nlines\"\nb,1700000000002,8,")
 	want := []Row{
 		{Node: "a,1", TimeMS: 1_700_000_000_000, Value: 5000, Rounded: true, Line: 2},
 		{Node: "b", TimeMS: 1_700_000_000_001, Value: 7000, Line: 5},
@@ -114,7 +114,7 @@ func TestScanFindsMistakes(t *testing.T) {
 		text    string
 		want    string
 	}{
-		{"empty", power(), "", "t.csv: the file is empty"},
+		{"empty", power(), "", "t.csv:1: the file is empty"},
 		{"header alone", power(), "node,ms,watts\n", "t.csv: the file has a header and no row"},
 		{"wrong column", power(), "node,ms,power\n", `t.csv:1: there is no column "watts": the columns are node, ms, power`},
 		{"other separator", power(), "node;ms;watts\n", "separated by commas"},
@@ -125,6 +125,7 @@ func TestScanFindsMistakes(t *testing.T) {
 		{"negative", power(), "node,ms,watts\na,1700000000000,-3\n", `t.csv:2: column watts: "-3" is negative`},
 		{"unsorted", power(), "node,ms,watts\na,1700000001000,5\nb,1700000000000,5\na,1700000000000,5\n", "t.csv:4: column ms: 2023-11-14T22:13:20.000Z is before the row of node a before it"},
 		{"short row", power(), "node,ms,watts\na,1700000000000\n", "t.csv:2: has 2 columns, the header has 3"},
+		{"long row", power(), "node,ms,watts\na,1700000000000,1,234\n", "t.csv:2: has 4 columns, the header has 3"},
 		{"no node", power(), "node,ms,watts\n,1700000000000,1\n", "t.csv:2: column node: is empty"},
 		{"years before", power(), "node,ms,watts\na,1700000000,1\n", "before the year 2000; seconds are of the format unix"},
 		{"years ahead", with(func(m *Mapping) { m.TimeFormat = Unix }), "node,ms,watts\na,1700000000000,1\n", "milliseconds are of the format unix_ms"},

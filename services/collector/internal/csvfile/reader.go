@@ -87,7 +87,7 @@ func NewReader(src io.ReadSeeker, m *Mapping) (*Reader, error) {
 	r := &Reader{m: m, src: src, in: bufio.NewReaderSize(src, maxLine), scale: u.scale, nodes: make(map[string]string)}
 	switch err := r.record(); {
 	case errors.Is(err, io.EOF):
-		return nil, r0(m, "the file is empty: it needs a header with the columns' names, and rows")
+		return nil, &Error{File: m.File, Line: 1, Message: "the file is empty: it needs a header with the columns' names, and rows"}
 	case err != nil:
 		return nil, err
 	}
@@ -164,7 +164,8 @@ func (r *Reader) Next(row *Row) error {
 }
 
 func (r *Reader) parse(row *Row) error {
-	if need := max(r.node, r.time, r.value) + 1; len(r.fields) < need {
+	// One too many is a mistake too: an unquoted 1,234 would be read as 1.
+	if len(r.fields) != len(r.columns) {
 		return r.wrong("", fmt.Sprintf("has %d columns, the header has %d", len(r.fields), len(r.columns)))
 	}
 	row.Line = r.at.Line
