@@ -155,7 +155,7 @@ func newLine(b *testing.B) *line {
 
 	gridConfig := gridfeed.Default()
 	gridConfig.Dir = filepath.Join(dir, "gridfeed")
-	grid, err := gridfeed.New(log, gridConfig, gridfeed.Deps{NATS: nc, Tracer: tracer, Meter: meter})
+	grid, err := gridfeed.New(log, gridConfig, gridfeed.Deps{NATS: nc, Meter: meter})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func TestCommandLineContract(t *testing.T) {
 			{up.CLI("intensity"), 2},
 			{up.CLI("import", "samples"), 2},
 			{up.CLI("statement", "--run", "no-such-run"), 4},
-			{up.CLI("intensity", "NO-SUCH-ZONE"), 4},
+			{up.CLI("intensity", "QQ-NOWHERE"), 4},
 		} {
 			if c.result.Code != c.want {
 				t.Errorf("want exit %d: %v", c.want, c.result)
