@@ -29,7 +29,7 @@ import (
 	"github.com/wattfold/wattfold/services/collector"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 const start = int64(1_700_000_000_000)
 

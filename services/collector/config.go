@@ -216,8 +216,7 @@ func (ms mistakes) Error() string {
 }
 
 func unjoin(err error) mistakes {
-	var ms mistakes
-	if errors.As(err, &ms) {
+	if ms, ok := errors.AsType[mistakes](err); ok {
 		return ms
 	}
 	return mistakes{{message: err.Error()}}

@@ -112,7 +112,7 @@ func (im *importer) run(ctx context.Context, stop <-chan struct{}, req importReq
 	if err := im.spoolAll(ctx, stop, req, c, held.Floor, tell); err != nil {
 		return nil, err
 	}
-	result.refused, err = im.wait(ctx, c, tell)
+	result.refused, err = im.wait(ctx, stop, c, tell)
 	return result, err
 }
 
@@ -378,7 +378,7 @@ func (p *pass2) flush() {
 }
 
 // wait waits until the ledger has every batch and returns what it refused.
-func (im *importer) wait(ctx context.Context, c *checked, tell progress) (map[string]uint64, error) {
+func (im *importer) wait(ctx context.Context, stop <-chan struct{}, c *checked, tell progress) (map[string]uint64, error) {
 	tick := time.NewTicker(committingAsk)
 	defer tick.Stop()
 	told := uint64(0)
@@ -397,6 +397,8 @@ func (im *importer) wait(ctx context.Context, c *checked, tell progress) (map[st
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
+		case <-stop:
+			return nil, fault.Newf(fault.Unavailable, "the collector stops; import %s is in its spool and goes on with it", c.id)
 		case <-changed:
 		case <-tick.C:
 			// A broadcast may be missed; an answer that fails is asked for again.

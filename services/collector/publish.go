@@ -42,8 +42,7 @@ func (e *publishError) Unwrap() error { return e.err }
 
 // reasonOf is the label of the error in the metrics.
 func reasonOf(err error) string {
-	var p *publishError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*publishError](err); ok {
 		return p.reason
 	}
 	return "other"

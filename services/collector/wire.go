@@ -4,12 +4,12 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/wattfold/wattfold/carbon/segment"
 	telemetryv1 "github.com/wattfold/wattfold/proto/gen/wattfold/telemetry/v1"
 	"github.com/wattfold/wattfold/services/collector/internal/csvfile"
 	"github.com/wattfold/wattfold/services/collector/internal/spool"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // ledgerFloors is what a ledger says of a site's producers.

@@ -137,8 +137,7 @@ func Scan(ctx context.Context, src io.ReadSeeker, m *Mapping, o Options) (*Summa
 }
 
 func asProblems(err error) error {
-	var wrong *Error
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*Error](err); ok {
 		return Problems{wrong}
 	}
 	return err

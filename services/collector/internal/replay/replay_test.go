@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ import (
 	"github.com/wattfold/wattfold/services/collector/internal/spool"
 )
 
-var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
+var quiet = slog.New(slog.DiscardHandler)
 
 // memory is a spool that keeps groups in a list and may die at one of them.
 type memory struct {
@@ -55,9 +56,9 @@ func (m *memory) Append(_ context.Context, g *spool.Group) error {
 }
 
 func (m *memory) Cursor(source string) ([]byte, bool) {
-	for i := len(m.groups) - 1; i >= 0; i-- {
-		if m.groups[i].Source == source {
-			return m.groups[i].Cursor, true
+	for _, g := range slices.Backward(m.groups) {
+		if g.Source == source {
+			return g.Cursor, true
 		}
 	}
 	return nil, false
