@@ -65,11 +65,28 @@ type Reader struct {
 	label  metric.MeasurementOption
 
 	incarnation string
-	// poisoned and carefulTo deal with a posting that does not fit: the
-	// transaction is read again, up to carefulTo batch by batch, until the batch
-	// that it comes from is known.
-	poisoned  map[batchID]bool
+	poisons     poisons
+}
+
+// poisons deals with energy that does not fit a posting: the transaction is read
+// again, batch by batch, until the one that it comes from is known. That one is
+// refused.
+type poisons struct {
+	batches map[batchID]bool
+	// carefulTo is the sequence up to which each message is committed alone.
 	carefulTo uint64
+}
+
+// learn draws the lesson from a commit that failed.
+func (x *poisons) learn(p *pending, err error) {
+	if !errors.Is(err, ledger.ErrOverflow) {
+		return
+	}
+	if len(p.tx.Batches) == 1 {
+		b := &p.tx.Batches[0]
+		x.batches[batchID{b.Site, b.ProducerKey, b.Sequence}] = true
+	}
+	x.carefulTo = max(x.carefulTo, p.sequence)
 }
 
 // New returns a reader.
@@ -81,8 +98,8 @@ func New(log *slog.Logger, cfg Config, deps Deps) (*Reader, error) {
 	name := fmt.Sprintf("WATTFOLD_POWER_%d", cfg.Stream)
 	return &Reader{
 		log: log.With("stream", name), cfg: cfg, Deps: deps, js: js, stream: name,
-		label:    metric.WithAttributeSet(attribute.NewSet(attribute.String("stream", name))),
-		poisoned: map[batchID]bool{},
+		label:   metric.WithAttributeSet(attribute.NewSet(attribute.String("stream", name))),
+		poisons: poisons{batches: map[batchID]bool{}},
 	}, nil
 }
 
@@ -172,7 +189,7 @@ func (r *Reader) round(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	rd := &round{Reader: r, handle: stream, acc: newAccumulator(r.Store, r.poisoned), done: make(chan error, 1)}
+	rd := &round{Reader: r, handle: stream, acc: newAccumulator(r.Store, r.poisons.batches), done: make(chan error, 1)}
 	from, err := rd.position(ctx)
 	if err != nil {
 		return err
@@ -310,7 +327,7 @@ func (r *round) turn(ctx context.Context) error {
 	}
 	p := r.acc.pending
 	full := p.bytes >= r.cfg.PendingBytes || p.replaces
-	careful := p.messages > 0 && p.sequence <= r.carefulTo
+	careful := p.messages > 0 && p.sequence <= r.poisons.carefulTo
 	if p.messages > 0 && (full || careful || r.committing == nil && time.Since(r.started) >= r.cfg.Interval) {
 		if err := r.wait(ctx); err != nil {
 			return err
@@ -354,13 +371,7 @@ func (r *round) ended(err error) error {
 		r.spare = p
 		return nil
 	}
-	if errors.Is(err, ledger.ErrOverflow) {
-		if len(p.tx.Batches) == 1 {
-			b := &p.tx.Batches[0]
-			r.poisoned[batchID{b.Site, b.ProducerKey, b.Sequence}] = true
-		}
-		r.carefulTo = max(r.carefulTo, p.sequence)
-	}
+	r.poisons.learn(p, err)
 	return err
 }
 

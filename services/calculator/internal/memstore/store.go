@@ -28,6 +28,7 @@ type Store struct {
 	partitions map[int]partition
 	producers  map[producerID]*producer
 	details    []detail
+	sums       map[posting]unit.Energy // only to see what does not fit
 	meters     map[nodeID]map[[16]byte][]ledger.MeterSpan
 	sites      map[string]ledger.Site
 	projects   map[string]string // by run
@@ -77,6 +78,7 @@ func New(now func() time.Time) *Store {
 		meters:     map[nodeID]map[[16]byte][]ledger.MeterSpan{},
 		sites:      map[string]ledger.Site{},
 		projects:   map[string]string{},
+		sums:       map[posting]unit.Energy{},
 		rejected:   map[string]map[string]uint64{},
 	}
 }
@@ -186,12 +188,14 @@ func (s *Store) Commit(_ context.Context, t *ledger.Tx) (ledger.Committed, error
 			details = append(details, s.negations(details, &m, booked)...)
 		}
 	}
-	if err := s.checkPostings(details); err != nil {
+	grown, err := s.grow(details[len(s.details):])
+	if err != nil {
 		return ledger.Committed{}, err
 	}
 
 	// From here on nothing can fail.
 	s.details, s.booked = details, booked
+	maps.Copy(s.sums, grown)
 	for _, f := range t.Fences {
 		s.partitions[f.Partition] = partition{Position: f, owner: t.Owner}
 	}
@@ -335,11 +339,12 @@ type posting struct {
 	partition byte
 }
 
-// checkPostings refuses details whose postings would not fit.
-func (*Store) checkPostings(details []detail) error {
-	sums := map[posting]*unit.Sum{}
-	for i := range details {
-		d := &details[i]
+// grow returns the postings that details change, and refuses those that would not
+// fit.
+func (s *Store) grow(added []detail) (map[posting]unit.Energy, error) {
+	sums := map[posting]unit.Sum{}
+	for i := range added {
+		d := &added[i]
 		for j := range d.series {
 			x := &d.series[j]
 			a := x.Account()
@@ -349,19 +354,23 @@ func (*Store) checkPostings(details []detail) error {
 			for k := range x.parts {
 				p := &x.parts[k]
 				key := posting{a, p.Slot, ledger.BookedOf(p.Slot, d.booked), d.producer.Producer[0]}
-				if sums[key] == nil {
-					sums[key] = new(unit.Sum)
+				sum, touched := sums[key]
+				if !touched {
+					sum = unit.SumOf(s.sums[key])
 				}
-				sums[key].Add(unit.Energy(d.sign) * p.Energy)
+				sum.Add(unit.Energy(d.sign) * p.Energy)
+				sums[key] = sum
 			}
 		}
 	}
+	grown := map[posting]unit.Energy{}
 	for key, sum := range sums {
-		if _, fits := sum.Energy(); !fits {
-			return fmt.Errorf("slot %v: %w", key.slot, ledger.ErrOverflow)
+		var fits bool
+		if grown[key], fits = sum.Energy(); !fits {
+			return nil, fmt.Errorf("slot %v: %w", key.slot, ledger.ErrOverflow)
 		}
 	}
-	return nil
+	return grown, nil
 }
 
 func (s *Store) project(x *series) string {
