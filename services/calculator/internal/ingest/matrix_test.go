@@ -38,7 +38,7 @@ func twice(messages []ingest.Message) []ingest.Message {
 // TestNothingChangesATotal: how a trace is cut into batches, how many make a
 // transaction, where the reader is killed and in which order batches come.
 func TestNothingChangesATotal(t *testing.T) {
-	traces := []*trace{synthetic(1, 3, 1300)}
+	traces := []*powerTrace{synthetic(1, 3, 1300)}
 	t.Run("mlperf", func(t *testing.T) { traces = append(traces, real(t, 2)) })
 	deliveries := []struct {
 		name    string
@@ -91,7 +91,7 @@ func TestNothingChangesATotal(t *testing.T) {
 
 // checkClean checks that nothing was refused, but for what is odd about the trace
 // itself, and that all is below the floor.
-func (tr *trace) checkClean(t *testing.T, s ledger.Store, floor uint64) {
+func (tr *powerTrace) checkClean(t *testing.T, s ledger.Store, floor uint64) {
 	t.Helper()
 	if rejected, err := s.Rejected(t.Context(), ""); !cmp.Equal(rejected, tr.odd()) || err != nil {
 		t.Errorf("rejected %v, %v", rejected, err)

@@ -196,6 +196,8 @@ func (r *Reader) round(ctx context.Context) (err error) {
 	}
 	consumer, err := r.js.OrderedConsumer(ctx, r.stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from + 1, InactiveThreshold: 30 * time.Second,
+		// If the consumer cannot be made again, the stream may be gone: a new round looks.
+		MaxResetAttempts: 1,
 	})
 	if err != nil {
 		return fmt.Errorf("consumer: %w", err)

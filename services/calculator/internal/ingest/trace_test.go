@@ -25,8 +25,8 @@ import (
 	"github.com/wattfold/wattfold/services/calculator/internal/ledger"
 )
 
-// trace is what nodes read, from their first tick to their last.
-type trace struct {
+// powerTrace is what nodes read, from their first tick to their last.
+type powerTrace struct {
 	name  string
 	nodes []nodeTrace
 }
@@ -75,7 +75,7 @@ type sums struct {
 }
 
 // total integrates the trace in one piece.
-func (tr *trace) total(site string) map[sumKey]sums {
+func (tr *powerTrace) total(site string) map[sumKey]sums {
 	total := map[sumKey]sums{}
 	for i := range tr.nodes {
 		n := &tr.nodes[i]
@@ -109,7 +109,7 @@ func (tr *trace) total(site string) map[sumKey]sums {
 
 // batches cuts the trace into batches of so many ticks, numbered by one producer
 // node after node and tick after tick, as a spool does.
-func (tr *trace) batches(t testing.TB, site string, producer [16]byte, epoch uint64, ticks int) []ingest.Message {
+func (tr *powerTrace) batches(t testing.TB, site string, producer [16]byte, epoch uint64, ticks int) []ingest.Message {
 	t.Helper()
 	var messages []ingest.Message
 	longest := 0
@@ -177,7 +177,7 @@ func subject(producer [16]byte, site string) string {
 
 // check compares what a ledger holds of a site with a trace: postings, details
 // by node, and series windows.
-func (tr *trace) check(t *testing.T, s ledger.Store, site string) {
+func (tr *powerTrace) check(t *testing.T, s ledger.Store, site string) {
 	t.Helper()
 	want := tr.total(site)
 	byAccount := map[sumKey]sums{}
@@ -253,9 +253,9 @@ func (tr *trace) check(t *testing.T, s ledger.Store, site string) {
 
 // synthetic is a trace with what real ones have: odd milliseconds and milliwatts,
 // gaps, counters that wrap and reset, ticks missed, and a clip.
-func synthetic(seed uint64, nodes, ticks int) *trace {
+func synthetic(seed uint64, nodes, ticks int) *powerTrace {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	tr := &trace{name: "synthetic"}
+	tr := &powerTrace{name: "synthetic"}
 	for i := range nodes {
 		n := nodeTrace{name: "n" + strconv.Itoa(i)}
 		at := int64(1_715_960_307_022) + rng.Int64N(5000)
@@ -305,10 +305,10 @@ func synthetic(seed uint64, nodes, ticks int) *trace {
 
 // real reads the first nodes of the GPT-3 run and a LLaMA-2 run, which has gaps, bursts
 // and a duplicate timestamp, clipped to its run.
-func real(t *testing.T, nodes int) *trace {
+func real(t *testing.T, nodes int) *powerTrace {
 	t.Helper()
 	dir := filepath.Join(testdata.Shared(t), "power", "mlperf_train_v4.0_smc_h100")
-	tr := &trace{name: "mlperf"}
+	tr := &powerTrace{name: "mlperf"}
 	chassis := samplewire.Descriptor{Device: "chassis/0", Component: "chassis", Run: "gpt3", Project: "mlperf", Kind: 1, Provenance: 1}
 	f, err := os.Open(filepath.Join(dir, "gpt3_64node_ac_5848_2.csv"))
 	if err != nil {
@@ -406,7 +406,7 @@ func mlLog(t *testing.T, file string) []mlLine {
 }
 
 // odd counts what is to be counted of the trace as refused.
-func (tr *trace) odd() map[string]uint64 {
+func (tr *powerTrace) odd() map[string]uint64 {
 	counts := map[string]uint64{}
 	for i := range tr.nodes {
 		n := &tr.nodes[i]
