@@ -43,7 +43,9 @@ func TestTenKillsOfTheWholeProcess(t *testing.T) {
 
 	config := filepath.Join(t.TempDir(), "wattfold.yaml")
 	// 3,413 s at this speed are 28 s, so that every kill comes before the end.
-	yaml := replayConfig(oracle.GPT3Path(shared), "s", harness.Stamp(start.UnixMilli()), "120")
+	// A flush comes five times as often as a commit, so that a kill finds batches
+	// that the ledger does not have.
+	yaml := replayConfig(oracle.GPT3Path(shared), "s", harness.Stamp(start.UnixMilli()), "120") + "      flush_interval: 200ms\n"
 	if err := os.WriteFile(config, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
