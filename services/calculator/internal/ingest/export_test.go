@@ -2,7 +2,7 @@ package ingest
 
 import (
 	"context"
-	"time"
+	"testing"
 
 	"github.com/wattfold/wattfold/services/calculator/internal/ledger"
 )
@@ -21,6 +21,9 @@ type Message struct {
 	Subject string
 	Data    []byte
 }
+
+// feedClockMS stands still, so that a test does not depend on when a second ends.
+const feedClockMS = 2_000_000_000_000
 
 // Feed is a stream in memory, read as a round reads one, with commits after a
 // number of messages instead of a time.
@@ -69,7 +72,7 @@ func (f *Feed) round(ctx context.Context, messages []Message) (done bool, err er
 		for i := range fences {
 			fences[i].Sequence = uint64(upTo)
 		}
-		p.tx.Owner, p.tx.Fences, p.tx.CommitMS = "feed", fences, time.Now().UnixMilli()
+		p.tx.Owner, p.tx.Fences, p.tx.CommitMS = "feed", fences, feedClockMS
 		p.sequence = uint64(upTo)
 		_, err := f.Store.Commit(ctx, &p.tx)
 		if err != nil {
@@ -106,4 +109,22 @@ func (f *Feed) round(ctx context.Context, messages []Message) (done bool, err er
 		}
 	}
 	return true, nil
+}
+
+// Accumulate reads messages without committing them and returns how many samples
+// that were.
+func Accumulate(t testing.TB, store ledger.Store, messages []Message) int {
+	acc := newAccumulator(store, nil)
+	samples := int64(0)
+	var spare *pending
+	for i, m := range messages {
+		if err := acc.message(t.Context(), m.Subject, m.Data); err != nil {
+			t.Fatal(err)
+		}
+		if i%500 == 499 || i == len(messages)-1 {
+			spare = acc.take(spare)
+			samples += spare.samples
+		}
+	}
+	return int(samples)
 }
