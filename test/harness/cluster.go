@@ -4,7 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/wattfold/wattfold/internal/bus"
+	"github.com/wattfold/wattfold/internal/bus/embedded"
 )
 
 // Cluster is wattfold as four processes and a NATS server of its own, which
@@ -12,7 +12,7 @@ import (
 // its gateway.
 type Cluster struct {
 	*Server
-	Bus   *bus.Server
+	Bus   *embedded.Server
 	Roles map[string]*Process
 
 	t     testing.TB
@@ -46,7 +46,7 @@ func Four(t testing.TB, dir string, collectorArgs ...string) *Cluster {
 // StartBus starts the NATS server, over what an earlier one left.
 func (c *Cluster) StartBus() {
 	c.t.Helper()
-	server, err := bus.Start(bus.ServerConfig{StoreDir: filepath.Join(c.Dir, "nats"), Listen: c.NATS})
+	server, err := embedded.Start(embedded.Config{StoreDir: filepath.Join(c.Dir, "nats"), Listen: c.NATS})
 	if err != nil {
 		c.t.Fatal(err)
 	}
