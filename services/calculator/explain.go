@@ -54,6 +54,7 @@ func (q *queries) explain(
 	if err != nil {
 		return nil, err
 	}
+	p.chunk = slotsPerDay
 	var (
 		next *termPlace
 		told int

@@ -142,6 +142,9 @@ type plan struct {
 	// are summed.
 	asked    span
 	from, to slot.Slot
+	// chunk is how many slots are read at first by who wants a page and not all,
+	// then twice as many; 0: all of them in one read, of one commit.
+	chunk slot.Slot
 	// nowMS is the clock, or the moment as of which is asked.
 	nowMS    int64
 	sites    map[string]Site
@@ -393,24 +396,41 @@ type entry struct {
 // errEnough ends a walk whose reader has what it wants.
 var errEnough = errors.New("enough")
 
-// holds reports whether the plan sums what a component posted to a slot. The
-// filter's bounds say the same, but a bound at slot 0, which is none.
-func (p *plan) holds(component string, s slot.Slot) bool {
-	return p.selects(component) && s >= p.filter.From && s < p.to
-}
-
 // walk yields the rows of a plan by slot, those of an account together. What it
 // yields is valid until yield returns.
 func (q *queries) walk(ctx context.Context, p *plan, yield func(*entry) error) error {
-	if p.filter.From >= p.to {
-		return nil
-	}
+	read, chunk := q.walkAccounts, p.chunk
 	if p.byNodes() {
-		return q.walkNodes(ctx, p, yield)
+		read = q.walkNodes
 	}
+	for from := p.filter.From; from < p.to; {
+		part := slots{from, p.to}
+		if chunk > 0 {
+			part.to = min(p.to, from+chunk)
+			chunk *= 2
+		}
+		if err := read(ctx, p, part, yield); err != nil {
+			return err
+		}
+		from = part.to
+	}
+	return nil
+}
+
+// within returns the plan's filter of some of its slots. The filter cannot say slot
+// 0, so what it selects is to be held against the slots again.
+func (p *plan) within(part slots) Filter {
+	f := p.filter
+	f.From, f.To = part.from, part.to
+	return f
+}
+
+func (s slots) hold(at slot.Slot) bool { return at >= s.from && at < s.to }
+
+func (q *queries) walkAccounts(ctx context.Context, p *plan, part slots, yield func(*entry) error) error {
 	var e entry
-	return q.books.Postings(ctx, p.filter, func(row PostingRow) error {
-		if !p.holds(row.Component, row.Slot) {
+	return q.books.Postings(ctx, p.within(part), func(row PostingRow) error {
+		if !part.hold(row.Slot) || !p.selects(row.Component) {
 			return nil
 		}
 		e.PostingRow = row
@@ -419,7 +439,7 @@ func (q *queries) walk(ctx context.Context, p *plan, yield func(*entry) error) e
 }
 
 // walkNodes sums the details, which come in the order of their commits.
-func (q *queries) walkNodes(ctx context.Context, p *plan, yield func(*entry) error) error {
+func (q *queries) walkNodes(ctx context.Context, p *plan, part slots, yield func(*entry) error) error {
 	type name struct {
 		Account
 		node string
@@ -432,10 +452,10 @@ func (q *queries) walkNodes(ctx context.Context, p *plan, yield func(*entry) err
 	names := map[name]int32{}
 	sums := map[key]int32{}
 	var rows []entry
-	err := q.books.Details(ctx, DetailFilter{Filter: p.filter}, func(row DetailRow) error {
+	err := q.books.Details(ctx, DetailFilter{Filter: p.within(part)}, func(row DetailRow) error {
 		for i := range row.Parts {
 			d := &row.Parts[i]
-			if !p.holds(d.Component, d.Slot) {
+			if !part.hold(d.Slot) || !p.selects(d.Component) {
 				continue
 			}
 			n := name{d.Account(), d.Node}
@@ -449,7 +469,7 @@ func (q *queries) walkNodes(ctx context.Context, p *plan, yield func(*entry) err
 			at, ok := sums[k]
 			if !ok || overflows(rows[at].Energy, d.Energy) { // goes on in another row
 				if len(rows) == maxNodeRows {
-					return tooLarge("this answer by node sums more than %d slots and accounts: ask for a shorter range, one site or fewer nodes",
+					return tooLarge("an answer by node sums more than %d slots and accounts: ask for a shorter range, or select less",
 						maxNodeRows)
 				}
 				at = int32(len(rows)) //nolint:gosec // not above maxNodeRows

@@ -78,15 +78,13 @@ func (c *cell) merge(signals int) []account.Folder {
 // statement makes the answer of a cell.
 func (q *queries) statement(ctx context.Context, p *plan, bucket slots, c *cell) (*statement, error) {
 	s := &statement{
-		asked: bucket.span(), effective: bucket.span(), group: c.key,
+		asked: p.asked, effective: bucket.span(), group: c.key,
 		folders: c.merge(len(p.signals)), peak: c.peak,
 		provisional: bucket.to.StartMS()+provisionalMS > p.nowMS,
 	}
-	if bucket.from == p.from {
-		s.asked.start = p.asked.start
-	}
-	if bucket.to == p.to {
-		s.asked.end = p.asked.end
+	if p.buckets != (bucketing{}) {
+		whole := p.buckets.whole(bucket.from, bucket).span()
+		s.asked = span{max(s.asked.start, whole.start), min(s.asked.end, whole.end)}
 	}
 	s.coverage = coverageOf(&s.folders[0], c.silence)
 	var err error
@@ -128,7 +126,7 @@ func (p *plan) sitesOf(c *cell) []string {
 func (p *plan) provenanceOf(ctx context.Context, c *cell) ([]provenance, error) {
 	var all []provenance
 	at := map[provenanceKey]int{}
-	use := func(key provenanceKey, energy unit.Sum, recordedMS int64) *provenance {
+	use := func(key provenanceKey, energy unit.Sum, recordedMS int64) {
 		i, ok := at[key]
 		if !ok {
 			i = len(all)
@@ -137,7 +135,6 @@ func (p *plan) provenanceOf(ctx context.Context, c *cell) ([]provenance, error) 
 		}
 		all[i].energy.AddSum(energy)
 		all[i].recordedMS = max(all[i].recordedMS, recordedMS)
-		return &all[i]
 	}
 	for i, of := range p.signals {
 		from := len(all)
@@ -243,6 +240,11 @@ func (q *queries) page(
 	p, err := q.resolve(ctx, ask, nowMS, at)
 	if err != nil {
 		return nil, nil, err
+	}
+	if p.buckets.months {
+		p.chunk = 31 * slotsPerDay
+	} else if p.buckets.slots > 0 {
+		p.chunk = max(slotsPerDay, p.buckets.slots*slot.Slot(size))
 	}
 	var next *place
 	told, full := 0, false

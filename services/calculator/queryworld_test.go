@@ -354,11 +354,11 @@ func decimal(t testing.TB, text string) unit.Decimal {
 	return d
 }
 
-// measured is a record that is known and recorded at an instant.
-func measured(t testing.TB, from, to slot.Slot, value string, knownMS, recordedMS int64) timeline.Record {
+// measured is a record from base on that is known and recorded at an instant.
+func measured(t testing.TB, to slot.Slot, value string, knownMS, recordedMS int64) timeline.Record {
 	t.Helper()
 	return timeline.Record{
-		Start: from, End: to, Value: decimal(t, value), Quality: timeline.Measured, KnownMS: knownMS, RecordedMS: recordedMS,
+		Start: base, End: to, Value: decimal(t, value), Quality: timeline.Measured, KnownMS: knownMS, RecordedMS: recordedMS,
 	}
 }
 

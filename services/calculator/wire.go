@@ -423,7 +423,7 @@ func termToProto(of signal, t *term) *ledgerv1.Term {
 		m.Factor = factorToProto(of, t.factor, t.slot)
 	}
 	if t.priced() {
-		m.Grams = proto.Float64(t.grams.Grams())
+		m.Grams = new(t.grams.Grams())
 	}
 	if t.booked != 0 {
 		m.Booked = timestamp(t.booked * 1000)
@@ -443,7 +443,7 @@ func segmentToProto(of signal, s *pricedPart) *ledgerv1.Segment {
 		m.Factor = factorToProto(of, s.factor, s.Slot)
 	}
 	if s.priced() {
-		m.Grams = proto.Float64(s.grams)
+		m.Grams = new(s.grams)
 	}
 	return m
 }
