@@ -11,6 +11,9 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/wattfold/wattfold/internal/bus"
 	"github.com/wattfold/wattfold/services/collector/internal/spool"
@@ -33,6 +36,7 @@ type sender struct {
 	spool   *spool.Spool
 	pub     Publisher
 	metrics *metrics
+	tracer  trace.Tracer
 
 	// Of the goroutine in run.
 	next     spool.ID              // groups below are tracked, committed or of unknown keys
@@ -64,6 +68,10 @@ type load struct {
 	header nats.Header
 	count  int
 	left   int
+	// span is from the first publish to the last ack. The spool's group, not this
+	// span, is what a message names as its origin: that is the same each time it
+	// is sent.
+	span trace.Span
 }
 
 // flight is one batch of a load.
@@ -74,9 +82,9 @@ type flight struct {
 	err   error
 }
 
-func newSender(log *slog.Logger, cfg PublishConfig, sp *spool.Spool, pub Publisher, m *metrics) *sender {
+func newSender(log *slog.Logger, cfg PublishConfig, sp *spool.Spool, pub Publisher, m *metrics, tracer trace.Tracer) *sender {
 	return &sender{
-		log: log, cfg: cfg, spool: sp, pub: pub, metrics: m,
+		log: log, cfg: cfg, spool: sp, pub: pub, metrics: m, tracer: tracer,
 		next: sp.Fresh(), tracked: make(map[spool.ID]*tracked), subjects: make(map[spool.Key]string),
 		wake: make(chan struct{}, 1),
 	}
@@ -243,7 +251,7 @@ func (s *sender) send(ctx context.Context, id spool.ID) error {
 		t = &tracked{}
 		s.tracked[id] = t
 	}
-	trace, buf, batches, err := s.spool.Read(id, nil, s.batches[:0])
+	origin, buf, batches, err := s.spool.Read(id, nil, s.batches[:0])
 	s.batches = batches
 	if errors.Is(err, spool.ErrClosed) {
 		<-ctx.Done()
@@ -256,14 +264,16 @@ func (s *sender) send(ctx context.Context, id spool.ID) error {
 		delete(s.tracked, id)
 		return nil
 	}
-	if again := t.sends > 0 || id.Compare(s.spool.Fresh()) < 0; again {
+	again := t.sends > 0 || id.Compare(s.spool.Fresh()) < 0
+	if again {
 		s.metrics.resent.Add(ctx, int64(len(batches)))
 	}
 	t.sends++
 	l := &load{id: id, buf: buf, count: len(batches), left: len(batches)}
-	if trace != "" {
-		l.header = nats.Header{"traceparent": {trace}}
+	if origin != "" {
+		l.header = nats.Header{"traceparent": {origin}}
 	}
+	l.span = s.startSpan(ctx, origin, batches, again)
 	s.mu.Lock()
 	s.held += int64(len(buf))
 	s.mu.Unlock()
@@ -276,6 +286,29 @@ func (s *sender) send(ctx context.Context, id spool.ID) error {
 		}
 	}
 	return nil
+}
+
+// powerSubjects is the form of the subjects that power travels under.
+const powerSubjects = "wattfold.power.{partition}.{site}"
+
+// startSpan starts the span of sending batches of a group, within the trace that
+// the group was spooled in. A group that was spooled outside of any has none.
+func (s *sender) startSpan(ctx context.Context, origin string, batches []spool.Batch, again bool) trace.Span {
+	if origin == "" {
+		return trace.SpanFromContext(context.Background())
+	}
+	destination := s.subject(batches[0].Key)
+	for i := range batches {
+		if s.subject(batches[i].Key) != destination {
+			destination = ""
+			break
+		}
+	}
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": origin})
+	_, span := s.tracer.Start(ctx, bus.Publish.SpanName(powerSubjects), trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(bus.Publish.SpanAttributes(destination, powerSubjects, len(batches))...),
+		trace.WithAttributes(attribute.Bool("wattfold.resent", again)))
+	return span
 }
 
 func (s *sender) subject(k spool.Key) string {
@@ -325,12 +358,14 @@ func (s *sender) done(ctx context.Context, f *flight, err error) {
 		if f.load.left--; f.load.left == 0 {
 			s.held -= int64(len(f.load.buf))
 			f.load.buf = nil
+			f.load.span.End()
 			s.acked = append(s.acked, f.load)
 			wake = true
 		}
 	} else {
 		f.tries++
 		f.err = err
+		f.load.span.AddEvent("not acked", trace.WithAttributes(attribute.String("reason", reasonOf(err))))
 		s.failed = append(s.failed, f)
 	}
 	s.mu.Unlock()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
 	metricnoop "go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/propagation"
@@ -117,7 +118,7 @@ func New(log *slog.Logger, cfg Config, deps Deps, opts ...Option) (*Service, err
 	if o.publisher != nil {
 		pub = o.publisher(pub)
 	}
-	s.sender = newSender(log, cfg.Publish, sp, pub, m)
+	s.sender = newSender(log, cfg.Publish, sp, pub, m, s.tracer)
 	s.floors = newFloors(log, deps.NATS, sp, cfg.Publish.FloorsEvery, s.sender.floorsMoved)
 	s.importer = newImporter(sp, s.append, s.floors)
 	if err := s.clearImports(); err != nil {
@@ -258,9 +259,9 @@ func (s *Service) append(ctx context.Context, g *spool.Group) error {
 	for i := range g.Batches {
 		samples += int64(g.Batches[i].Samples)
 	}
-	ctx, span := s.tracer.Start(ctx, "spool group", trace.WithAttributes(
+	ctx, span := s.tracer.Start(ctx, "flush", trace.WithAttributes(
 		attribute.String("wattfold.source", g.Source),
-		attribute.Int("messaging.batch.message_count", len(g.Batches)),
+		attribute.Int("wattfold.batches", len(g.Batches)),
 		attribute.Int64("wattfold.samples", samples)))
 	defer span.End()
 	carrier := propagation.MapCarrier{}
@@ -268,6 +269,7 @@ func (s *Service) append(ctx context.Context, g *spool.Group) error {
 	g.Trace = carrier.Get("traceparent")
 	if err := s.spool.Append(ctx, g); err != nil {
 		span.RecordError(err)
+		span.SetStatus(codes.Error, "not spooled")
 		return err
 	}
 	s.metrics.samples.Add(ctx, samples)

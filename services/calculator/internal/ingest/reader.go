@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -132,16 +133,15 @@ const (
 // Run reads until ctx ends; then it returns nil. It goes on after every error but
 // one: another calculator took the partitions over.
 func (r *Reader) Run(ctx context.Context) error {
-	var err error
 	wait := firstWait
-	for ctx.Err() == nil {
+	for {
 		started := time.Now()
-		err = r.round(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, ledger.ErrFenced):
+		err := r.round(ctx)
+		if errors.Is(err, ledger.ErrFenced) {
 			return fmt.Errorf("stream %s: %w", r.stream, err)
+		}
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the round ended because it was told to
 		}
 		r.log.WarnContext(ctx, "reading starts again from the ledger's position", "err", err)
 		if time.Since(started) > longestWait {
@@ -155,7 +155,6 @@ func (r *Reader) Run(ctx context.Context) error {
 		}
 		wait = min(2*wait, longestWait)
 	}
-	return nil
 }
 
 // round is one life of what is remembered. It ends with an error.
@@ -377,11 +376,11 @@ func (r *round) ended(err error) error {
 	return err
 }
 
-// finish waits for a commit that the round leaves behind: what becomes of it must
-// be known before the ledger is read again.
+// finish waits for a commit that the round leaves behind: the ledger is not to be
+// read again, nor closed, before it has ended. What becomes of it is seen there.
 func (r *round) finish() {
 	if r.committing != nil {
-		<-r.done
+		_ = <-r.done
 	}
 }
 
@@ -415,8 +414,13 @@ func (r *round) commit(ctx context.Context) {
 
 // apply commits, and tells those who wait for it.
 func (r *round) apply(ctx context.Context, p *pending, links []trace.Link, unread uint64) error {
-	ctx, span := r.Tracer.Start(ctx, "calculator.commit", trace.WithNewRoot(), trace.WithLinks(links...), trace.WithAttributes(
-		attribute.Int("batches", len(p.tx.Batches)), attribute.Int64("samples", p.samples), attribute.Int64("duplicates", p.duplicates)))
+	ctx, span := r.Tracer.Start(ctx, bus.Commit.SpanName(powerSubjects),
+		trace.WithNewRoot(), trace.WithLinks(links...), trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithAttributes(bus.Commit.SpanAttributes(r.stream, powerSubjects, p.messages)...),
+		trace.WithAttributes(
+			attribute.Int("wattfold.batches", len(p.tx.Batches)),
+			attribute.Int64("wattfold.samples", p.samples),
+			attribute.Int64("wattfold.duplicates", p.duplicates)))
 	defer span.End()
 	started := time.Now()
 	_, err := r.Store.Commit(ctx, &p.tx)
@@ -464,17 +468,22 @@ func (r *Reader) count(ctx context.Context, p *pending) {
 	}
 }
 
+// powerSubjects is the form of the subjects that power travels under.
+const powerSubjects = "wattfold.power.{partition}.{site}"
+
 // maxLinks bounds the links of a span.
 const maxLinks = 128
 
-// link notes the trace that a message came in.
+// link notes the span that a message comes from; the batches of one flush share
+// theirs.
 func (r *round) link(msg jetstream.Msg) {
 	header := msg.Headers()
 	if len(header) == 0 || len(r.links) == maxLinks {
 		return
 	}
 	of := trace.SpanContextFromContext(otel.GetTextMapPropagator().Extract(context.Background(), bus.HeaderCarrier(header)))
-	if of.IsValid() {
+	linked := slices.ContainsFunc(r.links, func(l trace.Link) bool { return l.SpanContext.Equal(of) })
+	if of.IsValid() && !linked {
 		r.links = append(r.links, trace.Link{SpanContext: of})
 	}
 }

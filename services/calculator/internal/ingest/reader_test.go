@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel"
@@ -166,8 +165,8 @@ func (r *rig) waitFloor(floor uint64) {
 }
 
 func TestReader(t *testing.T) {
-	tr := synthetic(1, 3, 1300)
-	messages := tr.batches(t, "s", spool, 9, 60)
+	tr := synthetic()
+	messages := tr.batches(t, spool, 9, 60)
 	r := newRig(t)
 	stop := r.start()
 	r.publish(twice(shuffled(rand.New(rand.NewPCG(1, 1)), messages, 24)))
@@ -175,7 +174,7 @@ func TestReader(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
-	tr.check(t, r.store, "s")
+	tr.check(t, r.store)
 	tr.checkClean(t, r.store, uint64(len(messages)))
 	// Another one goes on from there.
 	r.start()
@@ -186,8 +185,8 @@ func TestReader(t *testing.T) {
 
 // TestAborts: a commit that failed, applied or not, changes nothing in the end.
 func TestAborts(t *testing.T) {
-	tr := synthetic(1, 3, 1300)
-	messages := tr.batches(t, "s", spool, 9, 60)
+	tr := synthetic()
+	messages := tr.batches(t, spool, 9, 60)
 	for _, fault := range []storetest.Fault{storetest.NotApplied, storetest.Applied} {
 		r := newRig(t)
 		r.start()
@@ -197,7 +196,7 @@ func TestAborts(t *testing.T) {
 		r.store.Break(fault, 0)
 		r.publish(messages[len(messages)/2:])
 		r.waitAsked(uint64(len(messages)))
-		tr.check(t, r.store, "s")
+		tr.check(t, r.store)
 		tr.checkClean(t, r.store, uint64(len(messages)))
 	}
 }
@@ -225,8 +224,8 @@ func (r *rig) waitAsked(floor uint64) {
 // TestStreamLost: the stream is deleted while it is read, and again while nobody
 // reads; the spool resends all.
 func TestStreamLost(t *testing.T) {
-	tr := synthetic(1, 3, 1300)
-	messages := tr.batches(t, "s", spool, 9, 60)
+	tr := synthetic()
+	messages := tr.batches(t, spool, 9, 60)
 	half := len(messages) / 2
 	r := newRig(t)
 	stop := r.start()
@@ -246,15 +245,15 @@ func TestStreamLost(t *testing.T) {
 	r.start()
 	r.publish(messages)
 	r.waitFloor(uint64(len(messages)))
-	tr.check(t, r.store, "s")
+	tr.check(t, r.store)
 	tr.checkClean(t, r.store, uint64(len(messages)))
 }
 
 // TestStreamRolledBack: the stream lost its tail and gives out the same sequences
 // again.
 func TestStreamRolledBack(t *testing.T) {
-	tr := synthetic(1, 3, 1300)
-	messages := tr.batches(t, "s", spool, 9, 60)
+	tr := synthetic()
+	messages := tr.batches(t, spool, 9, 60)
 	r := newRig(t)
 	stop := r.start()
 	r.publish(messages)
@@ -389,29 +388,53 @@ func TestFloors(t *testing.T) {
 	}
 }
 
-// TestLinks: the span of a transaction links to those that batches came from.
+// TestLinks: the span of a transaction links to those that its batches come from,
+// once to each and to no more than 128.
 func TestLinks(t *testing.T) {
 	before := otel.GetTextMapPropagator()
 	otel.SetTextMapPropagator(propagation.TraceContext{})
 	t.Cleanup(func() { otel.SetTextMapPropagator(before) })
 	r := newRig(t)
+	r.cfg.Interval, r.cfg.PendingBytes = 500*time.Millisecond, 64<<20
 	r.start()
 	r.waitStream()
-	from := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
-	m := encode(t, producerBatch(1))
-	msg := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{}}
-	otel.GetTextMapPropagator().Inject(trace.ContextWithSpanContext(t.Context(), from), bus.HeaderCarrier(msg.Header))
-	if _, err := r.js.PublishMsg(t.Context(), msg); err != nil {
-		t.Fatal(err)
-	}
-	r.waitFloor(1)
-	var linked []trace.TraceID
-	for _, s := range r.spans.Started() {
-		for _, l := range s.Links() {
-			linked = append(linked, l.SpanContext.TraceID())
+	const batches = 300
+	for i := range uint64(batches) {
+		m := encode(t, producerBatch(1+i))
+		msg := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{}}
+		// Two batches a flush.
+		flush := trace.TraceID{1, byte(i >> 9), byte(i >> 1)}
+		from := trace.NewSpanContext(trace.SpanContextConfig{TraceID: flush, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+		otel.GetTextMapPropagator().Inject(trace.ContextWithSpanContext(t.Context(), from), bus.HeaderCarrier(msg.Header))
+		if _, err := r.js.PublishMsg(t.Context(), msg); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if !cmp.Equal(linked, []trace.TraceID{{1}}) {
-		t.Errorf("linked to %v", linked)
+	r.waitFloor(batches)
+	messages := int64(0)
+	linked := map[trace.TraceID]bool{}
+	for _, s := range r.spans.Started() {
+		var size int64
+		for _, a := range s.Attributes() {
+			if a.Key == "messaging.batch.message_count" {
+				size = a.Value.AsInt64()
+			}
+		}
+		messages += size
+		own := map[trace.TraceID]bool{}
+		for _, l := range s.Links() {
+			own[l.SpanContext.TraceID()] = true
+			linked[l.SpanContext.TraceID()] = true
+		}
+		// A transaction begins in the middle of a flush at worst.
+		if want := min(128, size/2); len(s.Links()) != len(own) || int64(len(own)) < want || int64(len(own)) > min(128, want+1) {
+			t.Errorf("a transaction of %d messages has %d links to %d flushes, want %d", size, len(s.Links()), len(own), want)
+		}
+	}
+	if messages != batches {
+		t.Errorf("the spans tell of %d messages, want %d", messages, batches)
+	}
+	if len(linked) == 0 {
+		t.Error("no transaction is linked")
 	}
 }
