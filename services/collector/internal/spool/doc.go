@@ -26,8 +26,9 @@
 //
 // little-endian. A group whose end is missing at the end of the newest segment
 // was being written when the process died: it was never published, and is cut
-// off. Any other group that fails its checksum is damage: what is whole around
-// it is kept, and the loss is logged and counted.
+// off. Any other group that fails its checksum, the last one included if it has
+// its whole length, is damage: what is whole around it is kept, and the loss is
+// logged and counted.
 //
 // In memory a pending group takes about a hundred bytes and a segment that is
 // committed a few runs of sequences.

@@ -287,7 +287,7 @@ func (s *Spool) scan(seg *segment, newest bool) error {
 			continue
 		}
 		more := resync(data[at+1:])
-		if more < 0 && newest {
+		if more < 0 && newest && torn(data[at:]) {
 			s.log.Warn("dropped the end of a group that was being written when the collector stopped; it had not been published",
 				"segment", filepath.Base(seg.path), "offset", at, "bytes", len(data)-at)
 			seg.size = int64(at)
@@ -307,6 +307,19 @@ func (s *Spool) scan(seg *segment, newest bool) error {
 	}
 	seg.broken = damaged
 	return nil
+}
+
+// torn tells whether b, which is no whole group, is the beginning of one: all
+// that the death of a process amid a write leaves. A group that has its whole
+// length and fails its checksum may have been published. (A power cut may leave
+// the like of one that was not: nobody can tell the two apart, so it is reported
+// as well.)
+func torn(b []byte) bool {
+	if len(b) < headerSize {
+		return bytes.HasPrefix(magic[:], b[:min(len(b), len(magic))])
+	}
+	size := int(binary.LittleEndian.Uint32(b[4:]))
+	return [4]byte(b) == magic && size <= maxPayload && len(b)-headerSize < size
 }
 
 // resync returns where in b the next whole group begins, or -1.

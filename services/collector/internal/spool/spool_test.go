@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -235,6 +236,50 @@ func TestDamage(t *testing.T) {
 			t.Fatalf("flip at %d: %d bytes lost, want %d", at, got, end-start)
 		}
 		_ = again.Close()
+	}
+}
+
+// TestDamagedTail flips every bit of the newest group, which was whole: that is
+// damage and no torn tail, and never passed over.
+func TestDamagedTail(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, DefaultOptions())
+	first := put(t, s, "a", 2)
+	at := s.segments[0].size
+	put(t, s, "a", 1)
+	path := s.segments[0].path
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.Close()
+	for bit := 8 * int(at); bit < 8*len(whole); bit++ {
+		damaged := bytes.Clone(whole)
+		damaged[bit/8] ^= 1 << (bit % 8)
+		if err := os.WriteFile(path, damaged, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var logged bytes.Buffer
+		again, err := Open(slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelError})), dir, DefaultOptions())
+		if err != nil {
+			t.Fatalf("bit %d: %v", bit, err)
+		}
+		if diff := cmp.Diff(first, pending(t, again)); diff != "" {
+			t.Fatalf("bit %d: %s", bit, diff)
+		}
+		want := int64(len(whole)) - at
+		if torn(damaged[at:]) {
+			// Of a length that grew nobody can tell that it was less.
+			want = 0
+		}
+		if got := again.Stats().LostBytes; got != want || (logged.Len() > 0) != (want > 0) {
+			t.Fatalf("bit %d: %d bytes lost, want %d; logged %q", bit, got, want, logged.String())
+		}
+		put(t, again, "a", 1)
+		_ = again.Close()
+		if err := os.Remove(again.segments[1].path); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
