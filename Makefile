@@ -39,7 +39,8 @@ BASE ?= HEAD~1
 
 .PHONY: run
 run: ## start everything in one process with the demo: wattfold up
-	go run ./cmd/wattfold up $(ARGS)
+	go build -o bin/wattfold ./cmd/wattfold
+	exec bin/wattfold up $(ARGS)
 
 .PHONY: build
 build: ## build every package, and the commands into bin/

@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/wattfold/wattfold/cmd/internal/role"
 	"github.com/wattfold/wattfold/gateway"
 	"github.com/wattfold/wattfold/internal/daemon"
 	"github.com/wattfold/wattfold/services/calculator"
@@ -26,10 +26,8 @@ type config struct {
 	Gridfeed   gridfeed.Config   `koanf:"gridfeed" yaml:"gridfeed"`
 	Calculator calculator.Config `koanf:"calculator" yaml:"calculator"`
 	Gateway    gateway.Config    `koanf:"gateway" yaml:"gateway"`
-	// Backends are where a gateway, and a calculator, find the other roles.
-	Backends backends `koanf:"backends" yaml:"backends"`
-	// GRPC is where a single role answers, host:port.
-	GRPC string `koanf:"grpc" yaml:"grpc"`
+	// Roles are where single roles answer, and are found by the others.
+	Roles roles `koanf:"roles" yaml:"roles"`
 }
 
 // natsConfig says where the bus is.
@@ -43,8 +41,8 @@ type natsConfig struct {
 	MaxStore int64 `koanf:"max_store" yaml:"max_store"`
 }
 
-// backends are addresses of other roles, host:port.
-type backends struct {
+// roles are the addresses of single roles, host:port.
+type roles struct {
 	Collector  string `koanf:"collector" yaml:"collector"`
 	Gridfeed   string `koanf:"gridfeed" yaml:"gridfeed"`
 	Calculator string `koanf:"calculator" yaml:"calculator"`
@@ -54,12 +52,12 @@ func defaultConfig() config {
 	return config{
 		DataDir:    defaultDataDir,
 		Demo:       true,
-		NATS:       natsConfig{URL: "nats://127.0.0.1:4222"},
+		NATS:       natsConfig{URL: role.NATS},
 		Collector:  collector.Default(),
 		Gridfeed:   gridfeed.Default(),
 		Calculator: calculator.Default(),
 		Gateway:    gateway.Default(),
-		Backends:   backends{Collector: "127.0.0.1:9191", Gridfeed: "127.0.0.1:9192", Calculator: "127.0.0.1:9193"},
+		Roles:      roles{Collector: role.CollectorGRPC, Gridfeed: role.GridfeedGRPC, Calculator: role.CalculatorGRPC},
 	}
 }
 
@@ -70,10 +68,10 @@ func (c *config) Validate() error {
 	}
 	c.setDirs()
 	return errors.Join(
-		under("collector", c.Collector.Validate()),
-		under("gridfeed", c.Gridfeed.Validate()),
-		under("calculator", c.Calculator.Validate()),
-		under("gateway", c.Gateway.Validate()),
+		role.Under("collector", c.Collector.Validate()),
+		role.Under("gridfeed", c.Gridfeed.Validate()),
+		role.Under("calculator", c.Calculator.Validate()),
+		role.Under("gateway", c.Gateway.Validate()),
 	)
 }
 
@@ -86,21 +84,6 @@ func (c *config) setDirs() {
 			*dir = filepath.Join(c.DataDir, role)
 		}
 	}
-}
-
-// under puts a section's name before each of its mistakes.
-func under(section string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if list, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of the joined mistakes is wanted
-		var all []error
-		for _, e := range list.Unwrap() {
-			all = append(all, under(section, e))
-		}
-		return errors.Join(all...)
-	}
-	return fmt.Errorf("%s.%w", section, err)
 }
 
 // load reads the configuration: defaults, file, environment, flags.

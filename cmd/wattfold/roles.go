@@ -5,22 +5,18 @@ import (
 	"log/slog"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/grpc"
 
-	"github.com/wattfold/wattfold/gateway"
+	"github.com/wattfold/wattfold/cmd/internal/calculatord"
+	"github.com/wattfold/wattfold/cmd/internal/collectord"
+	"github.com/wattfold/wattfold/cmd/internal/gatewayd"
+	"github.com/wattfold/wattfold/cmd/internal/gridfeedd"
+	"github.com/wattfold/wattfold/cmd/internal/role"
 	"github.com/wattfold/wattfold/internal/daemon"
-	fleetv1 "github.com/wattfold/wattfold/proto/gen/wattfold/fleet/v1"
-	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
-	ledgerv1 "github.com/wattfold/wattfold/proto/gen/wattfold/ledger/v1"
-	telemetryv1 "github.com/wattfold/wattfold/proto/gen/wattfold/telemetry/v1"
-	"github.com/wattfold/wattfold/services/calculator"
-	"github.com/wattfold/wattfold/services/collector"
-	"github.com/wattfold/wattfold/services/gridfeed"
 )
 
 // role is the frame of a command that plays one role: its configuration, log and
 // telemetry. Flags overlay the configuration by the paths given.
-func (a *app) role(use, short string, flags map[string]flag, run func(context.Context, *process, config) error) *cobra.Command {
+func (a *app) role(use, short string, flags map[string]flag, run func(context.Context, daemon.Env, config) error) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs}
 	cmd.Flags().StringVar(&file, "config", "", "YAML file of the configuration (see 'wattfold config')")
@@ -34,8 +30,8 @@ func (a *app) role(use, short string, flags map[string]flag, run func(context.Co
 		if err != nil {
 			return usageError{err}
 		}
-		return a.inProcess(cmd.Context(), "wattfold-"+cmd.Name(), slog.LevelInfo, func(ctx context.Context, p *process) error {
-			return run(ctx, p, loaded.Config)
+		return a.inProcess(cmd.Context(), "wattfold-"+cmd.Name(), slog.LevelInfo, func(ctx context.Context, env daemon.Env) error {
+			return run(ctx, env, loaded.Config)
 		})
 	}
 	return cmd
@@ -46,8 +42,7 @@ type flag struct{ path, usage string }
 
 var (
 	dataDirFlag = flag{"data_dir", "where everything is kept (default " + defaultDataDir + ")"}
-	natsFlag    = flag{"nats.url", "the NATS server (default nats://127.0.0.1:4222)"}
-	grpcFlag    = flag{"grpc", "where the role answers, host:port"}
+	natsFlag    = flag{"nats.url", "the NATS server (default " + role.NATS + ")"}
 )
 
 func (a *app) collectorCommand() *cobra.Command {
@@ -55,30 +50,20 @@ func (a *app) collectorCommand() *cobra.Command {
 	var file, speed string
 	var once bool
 	cmd := a.role("collector", "Run a collector: replays of its configuration, imports, and with --replay one file more",
-		map[string]flag{"data-dir": dataDirFlag, "nats": natsFlag, "grpc": grpcFlag},
-		func(ctx context.Context, p *process, cfg config) error {
+		map[string]flag{
+			"data-dir": dataDirFlag, "nats": natsFlag,
+			"grpc": {"roles.collector", "where to take imports in (default " + role.CollectorGRPC + ")"},
+		},
+		func(ctx context.Context, env daemon.Env, cfg config) error {
 			if file != "" {
 				cfg.Collector.Replays = append(cfg.Collector.Replays, f.replay(file, speed, once))
-				if err := under("collector", cfg.Collector.Validate()); err != nil {
+				if err := role.Under("collector", cfg.Collector.Validate()); err != nil {
 					return usageError{err}
 				}
 			}
-			nc, err := p.connect(ctx, cfg.NATS, "collector")
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			svc, err := collector.New(p.log, cfg.Collector, collector.Deps{NATS: nc, Tracer: p.telemetry.Tracer, Meter: p.telemetry.Meter})
-			if err != nil {
-				return err
-			}
-			if once {
-				// The command ends when the ledger has all of it.
-				return svc.RunUntilCommitted(ctx)
-			}
-			srv := p.server()
-			svc.Register(srv)
-			return daemon.Group(ctx, svc.Run, p.serve(orElse(cfg.GRPC, cfg.Backends.Collector), srv))
+			return collectord.Run(ctx, env, collectord.Config{
+				NATS: cfg.NATS.URL, GRPC: cfg.Roles.Collector, Once: once, Collector: cfg.Collector,
+			})
 		})
 	f.register(cmd)
 	flags := cmd.Flags()
@@ -90,49 +75,26 @@ func (a *app) collectorCommand() *cobra.Command {
 
 func (a *app) gridfeedCommand() *cobra.Command {
 	return a.role("gridfeed", "Run the gridfeed: timelines of grid signals",
-		map[string]flag{"data-dir": dataDirFlag, "nats": natsFlag, "grpc": grpcFlag},
-		func(ctx context.Context, p *process, cfg config) error {
-			nc, err := p.connect(ctx, cfg.NATS, "gridfeed")
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			svc, err := gridfeed.New(p.log, cfg.Gridfeed, gridfeed.Deps{NATS: nc, Meter: p.telemetry.Meter})
-			if err != nil {
-				return err
-			}
-			srv := p.server()
-			svc.Register(srv)
-			return daemon.Group(ctx, svc.Run, p.serve(orElse(cfg.GRPC, cfg.Backends.Gridfeed), srv))
+		map[string]flag{
+			"data-dir": dataDirFlag, "nats": natsFlag,
+			"grpc": {"roles.gridfeed", "where to answer (default " + role.GridfeedGRPC + ")"},
+		},
+		func(ctx context.Context, env daemon.Env, cfg config) error {
+			return gridfeedd.Run(ctx, env, gridfeedd.Config{NATS: cfg.NATS.URL, GRPC: cfg.Roles.Gridfeed, Gridfeed: cfg.Gridfeed})
 		})
 }
 
 func (a *app) calculatorCommand() *cobra.Command {
 	return a.role("calculator", "Run the calculator: samples in, statements out",
 		map[string]flag{
-			"data-dir": dataDirFlag, "nats": natsFlag, "grpc": grpcFlag,
-			"gridfeed": {"backends.gridfeed", "where the gridfeed answers (default 127.0.0.1:9192)"},
+			"data-dir": dataDirFlag, "nats": natsFlag,
+			"grpc":     {"roles.calculator", "where to answer (default " + role.CalculatorGRPC + ")"},
+			"gridfeed": {"roles.gridfeed", "where the gridfeed answers (default " + role.GridfeedGRPC + ")"},
 		},
-		func(ctx context.Context, p *process, cfg config) error {
-			nc, err := p.connect(ctx, cfg.NATS, "calculator")
-			if err != nil {
-				return err
-			}
-			defer nc.Close()
-			grid, err := p.dial(cfg.Backends.Gridfeed, false)
-			if err != nil {
-				return err
-			}
-			defer grid.Close()
-			svc, err := calculator.New(p.log, cfg.Calculator, calculator.Deps{
-				NATS: nc, Grid: gridv1.NewGridServiceClient(grid), Tracer: p.telemetry.Tracer, Meter: p.telemetry.Meter,
+		func(ctx context.Context, env daemon.Env, cfg config) error {
+			return calculatord.Run(ctx, env, calculatord.Config{
+				NATS: cfg.NATS.URL, GRPC: cfg.Roles.Calculator, GridfeedGRPC: cfg.Roles.Gridfeed, Calculator: cfg.Calculator,
 			})
-			if err != nil {
-				return err
-			}
-			srv := p.server()
-			svc.Register(srv)
-			return daemon.Group(ctx, svc.Run, p.serve(orElse(cfg.GRPC, cfg.Backends.Calculator), srv))
 		})
 }
 
@@ -141,44 +103,14 @@ func (a *app) gatewayCommand() *cobra.Command {
 		map[string]flag{
 			"grpc":       {"gateway.grpc", "where to answer native gRPC (default 127.0.0.1:9090)"},
 			"http":       {"gateway.http", "where to answer HTTP: metrics and health (default 127.0.0.1:8080)"},
-			"collector":  {"backends.collector", "where a collector takes imports in (default 127.0.0.1:9191)"},
-			"gridfeed":   {"backends.gridfeed", "where the gridfeed answers (default 127.0.0.1:9192)"},
-			"calculator": {"backends.calculator", "where the calculator answers (default 127.0.0.1:9193)"},
+			"collector":  {"roles.collector", "where a collector takes imports in (default " + role.CollectorGRPC + ")"},
+			"gridfeed":   {"roles.gridfeed", "where the gridfeed answers (default " + role.GridfeedGRPC + ")"},
+			"calculator": {"roles.calculator", "where the calculator answers (default " + role.CalculatorGRPC + ")"},
 		},
-		func(ctx context.Context, p *process, cfg config) error {
-			conns := map[string]grpc.ClientConnInterface{}
-			for target, services := range map[string][]string{
-				cfg.Backends.Collector: {telemetryv1.TelemetryService_ServiceDesc.ServiceName},
-				cfg.Backends.Gridfeed:  {gridv1.GridService_ServiceDesc.ServiceName},
-				cfg.Backends.Calculator: {
-					ledgerv1.LedgerService_ServiceDesc.ServiceName, fleetv1.FleetService_ServiceDesc.ServiceName,
-				},
-			} {
-				conn, err := p.dial(target, true)
-				if err != nil {
-					return err
-				}
-				defer conn.Close()
-				for _, service := range services {
-					conns[service] = conn
-				}
-			}
-			door, err := gateway.New(p.log, cfg.Gateway, conns,
-				gateway.Deps{Tracer: p.telemetry.Tracer, Meter: p.telemetry.Meter, Metrics: p.telemetry.MetricsHandler})
-			if err != nil {
-				return err
-			}
-			if err := door.Listen(ctx); err != nil {
-				return err
-			}
-			p.log.InfoContext(ctx, "answering", "grpc", door.GRPCAddr().String())
-			return door.Run(ctx)
+		func(ctx context.Context, env daemon.Env, cfg config) error {
+			return gatewayd.Run(ctx, env, gatewayd.Config{
+				CollectorGRPC: cfg.Roles.Collector, GridfeedGRPC: cfg.Roles.Gridfeed, CalculatorGRPC: cfg.Roles.Calculator,
+				Gateway: cfg.Gateway,
+			})
 		})
-}
-
-func orElse(text, otherwise string) string {
-	if text == "" {
-		return otherwise
-	}
-	return text
 }

@@ -10,15 +10,14 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
+	"github.com/wattfold/wattfold/cmd/internal/gatewayd"
+	"github.com/wattfold/wattfold/cmd/internal/role"
 	"github.com/wattfold/wattfold/gateway"
-	"github.com/wattfold/wattfold/internal/bus"
+	"github.com/wattfold/wattfold/internal/bus/embedded"
 	"github.com/wattfold/wattfold/internal/daemon"
 	"github.com/wattfold/wattfold/internal/rpc"
 	"github.com/wattfold/wattfold/internal/sqlite"
-	fleetv1 "github.com/wattfold/wattfold/proto/gen/wattfold/fleet/v1"
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
-	ledgerv1 "github.com/wattfold/wattfold/proto/gen/wattfold/ledger/v1"
-	telemetryv1 "github.com/wattfold/wattfold/proto/gen/wattfold/telemetry/v1"
 	"github.com/wattfold/wattfold/services/calculator"
 	"github.com/wattfold/wattfold/services/collector"
 	"github.com/wattfold/wattfold/services/gridfeed"
@@ -47,8 +46,8 @@ func (a *app) upCommand() *cobra.Command {
 				// The live line is what a person watches.
 				level = slog.LevelWarn
 			}
-			return a.inProcess(cmd.Context(), "wattfold", level, func(ctx context.Context, p *process) error {
-				return a.up(ctx, p, loaded.Config)
+			return a.inProcess(cmd.Context(), "wattfold", level, func(ctx context.Context, env daemon.Env) error {
+				return a.up(ctx, env, loaded.Config)
 			})
 		},
 	}
@@ -75,7 +74,7 @@ func changed(cmd *cobra.Command, paths map[string]string) map[string]any {
 
 // up runs every role over an in-process bus and in-memory gRPC: the same
 // constructors as the single roles, with other edges.
-func (a *app) up(ctx context.Context, p *process, cfg config) error {
+func (a *app) up(ctx context.Context, env daemon.Env, cfg config) error {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return err
 	}
@@ -85,8 +84,8 @@ func (a *app) up(ctx context.Context, p *process, cfg config) error {
 	}
 	defer release()
 
-	server, err := bus.Start(bus.ServerConfig{
-		StoreDir: filepath.Join(cfg.DataDir, "nats"), Listen: cfg.NATS.Listen, MaxStore: cfg.NATS.MaxStore, Log: p.log,
+	server, err := embedded.Start(embedded.Config{
+		StoreDir: filepath.Join(cfg.DataDir, "nats"), Listen: cfg.NATS.Listen, MaxStore: cfg.NATS.MaxStore, Log: env.Log,
 	})
 	if err != nil {
 		return err
@@ -106,42 +105,38 @@ func (a *app) up(ctx context.Context, p *process, cfg config) error {
 		cfg.Collector.Replays = append(cfg.Collector.Replays, demoReplay(trace))
 	}
 
-	gridListener, gridConn, err := p.inMemory("gridfeed")
+	gridListener, gridConn, err := inMemory(env, "gridfeed")
 	if err != nil {
 		return err
 	}
 	defer gridConn.Close()
-	calculatorListener, calculatorConn, err := p.inMemory("calculator")
+	calculatorListener, calculatorConn, err := inMemory(env, "calculator")
 	if err != nil {
 		return err
 	}
 	defer calculatorConn.Close()
-	collectorListener, collectorConn, err := p.inMemory("collector")
+	collectorListener, collectorConn, err := inMemory(env, "collector")
 	if err != nil {
 		return err
 	}
 	defer collectorConn.Close()
 
-	grid, err := gridfeed.New(p.log, cfg.Gridfeed, gridfeed.Deps{NATS: nc, Meter: p.telemetry.Meter})
+	grid, err := gridfeed.New(env.Log, cfg.Gridfeed, gridfeed.Deps{NATS: nc, Meter: env.Telemetry.Meter})
 	if err != nil {
 		return err
 	}
-	calc, err := calculator.New(p.log, cfg.Calculator, calculator.Deps{
-		NATS: nc, Grid: gridv1.NewGridServiceClient(gridConn), Tracer: p.telemetry.Tracer, Meter: p.telemetry.Meter,
+	calc, err := calculator.New(env.Log, cfg.Calculator, calculator.Deps{
+		NATS: nc, Grid: gridv1.NewGridServiceClient(gridConn), Tracer: env.Telemetry.Tracer, Meter: env.Telemetry.Meter,
 	})
 	if err != nil {
 		return err
 	}
-	coll, err := collector.New(p.log, cfg.Collector, collector.Deps{NATS: nc, Tracer: p.telemetry.Tracer, Meter: p.telemetry.Meter})
+	coll, err := collector.New(env.Log, cfg.Collector, collector.Deps{NATS: nc, Tracer: env.Telemetry.Tracer, Meter: env.Telemetry.Meter})
 	if err != nil {
 		return err
 	}
-	door, err := gateway.New(p.log, cfg.Gateway, map[string]grpc.ClientConnInterface{
-		gridv1.GridService_ServiceDesc.ServiceName:           gridConn,
-		ledgerv1.LedgerService_ServiceDesc.ServiceName:       calculatorConn,
-		fleetv1.FleetService_ServiceDesc.ServiceName:         calculatorConn,
-		telemetryv1.TelemetryService_ServiceDesc.ServiceName: collectorConn,
-	}, gateway.Deps{Tracer: p.telemetry.Tracer, Meter: p.telemetry.Meter, Metrics: p.telemetry.MetricsHandler})
+	door, err := gateway.New(env.Log, cfg.Gateway, gatewayd.Backends(collectorConn, gridConn, calculatorConn),
+		gateway.Deps{Tracer: env.Telemetry.Tracer, Meter: env.Telemetry.Meter, Metrics: env.Telemetry.MetricsHandler})
 	if err != nil {
 		return err
 	}
@@ -149,23 +144,23 @@ func (a *app) up(ctx context.Context, p *process, cfg config) error {
 		return err
 	}
 
-	inMemory := func(listener *rpc.MemoryListener, register func(grpc.ServiceRegistrar)) func(context.Context) error {
-		srv := p.server()
+	serve := func(listener *rpc.MemoryListener, register func(grpc.ServiceRegistrar)) func(context.Context) error {
+		srv := role.NewServer(env)
 		register(srv)
-		return func(ctx context.Context) error { return rpc.Serve(ctx, p.log, srv, listener) }
+		return func(ctx context.Context) error { return rpc.Serve(ctx, env.Log, srv, listener) }
 	}
 	a.server = door.GRPCAddr().String()
 	return daemon.Group(ctx,
-		grid.Run, inMemory(gridListener, grid.Register),
-		calc.Run, inMemory(calculatorListener, calc.Register),
-		coll.Run, inMemory(collectorListener, coll.Register),
+		grid.Run, serve(gridListener, grid.Register),
+		calc.Run, serve(calculatorListener, calc.Register),
+		coll.Run, serve(collectorListener, coll.Register),
 		door.Run,
-		func(ctx context.Context) error { return a.show(ctx, p, cfg, door) },
+		func(ctx context.Context) error { return a.show(ctx, env, cfg, door) },
 	)
 }
 
 // show prints where everything is and then the live figures.
-func (a *app) show(ctx context.Context, p *process, cfg config, door *gateway.Gateway) error {
+func (a *app) show(ctx context.Context, env daemon.Env, cfg config, door *gateway.Gateway) error {
 	fmt.Fprintf(a.out, "wattfold is up: gRPC %s", door.GRPCAddr())
 	if address := door.HTTPAddr(); address != nil {
 		fmt.Fprintf(a.out, ", metrics http://%s/metrics", address)
@@ -184,9 +179,9 @@ func (a *app) show(ctx context.Context, p *process, cfg config, door *gateway.Ga
 		fmt.Fprintln(a.out, "The demo replays 8 nodes of a real 512-GPU training run into site demo, priced by California's grid of 2021.")
 	}
 	fmt.Fprintf(a.out, "Ask, in another terminal:\n"+
-		"  wattfold statement --site %[1]s --last 1h%[2]s\n"+
-		"  wattfold series --site %[1]s --last 1h%[2]s\n"+
-		"  wattfold statement --site %[1]s --last 1d --every 1h --group-by node -o json%[2]s\n\n", site, flag)
+		"  %[3]s statement --site %[1]s --last 1h%[2]s\n"+
+		"  %[3]s series --site %[1]s --last 1h%[2]s\n"+
+		"  %[3]s statement --site %[1]s --last 1d --every 1h --group-by node -o json%[2]s\n\n", site, flag, os.Args[0])
 	if !cfg.Demo {
 		return nil
 	}
@@ -195,7 +190,7 @@ func (a *app) show(ctx context.Context, p *process, cfg config, door *gateway.Ga
 		return err
 	}
 	defer c.close()
-	l := &live{log: p.log, client: c, out: a.out, terminal: isTerminal(a.out)}
+	l := &live{log: env.Log, client: c, out: a.out, terminal: isTerminal(a.out)}
 	return daemon.Group(ctx,
 		func(ctx context.Context) error { return keepDemo(ctx, c) },
 		l.run,

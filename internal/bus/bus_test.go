@@ -16,6 +16,7 @@ import (
 
 	"github.com/wattfold/wattfold/internal/bus"
 	"github.com/wattfold/wattfold/internal/bus/bustest"
+	"github.com/wattfold/wattfold/internal/bus/embedded"
 )
 
 func js(t *testing.T, nc *nats.Conn) jetstream.JetStream {
@@ -155,7 +156,7 @@ func TestRemoteConnectionWaits(t *testing.T) {
 		connected <- err
 	}()
 	<-waiting
-	bustest.StartWith(t, bus.ServerConfig{Listen: strings.TrimPrefix(url, "nats://")})
+	bustest.StartWith(t, embedded.Config{Listen: strings.TrimPrefix(url, "nats://")})
 	if err := <-connected; err != nil {
 		t.Errorf("a server that came later: %v", err)
 	}
@@ -175,13 +176,13 @@ func (h onWarn) Handle(ctx context.Context, r slog.Record) error {
 }
 
 func TestServerConfig(t *testing.T) {
-	for want, cfg := range map[string]bus.ServerConfig{
+	for want, cfg := range map[string]embedded.Config{
 		"store_dir is empty":   {},
 		"must not be negative": {StoreDir: t.TempDir(), MaxStore: -1},
 		`listen "4222"`:        {StoreDir: t.TempDir(), Listen: "4222"},
 		`listen "a:b"`:         {StoreDir: t.TempDir(), Listen: "a:b"},
 	} {
-		server, err := bus.Start(cfg)
+		server, err := embedded.Start(cfg)
 		if err == nil {
 			server.Shutdown()
 		}
@@ -193,7 +194,7 @@ func TestServerConfig(t *testing.T) {
 
 func TestPortTaken(t *testing.T) {
 	server := bustest.Listen(t)
-	other, err := bus.Start(bus.ServerConfig{StoreDir: t.TempDir(), Listen: strings.TrimPrefix(server.URL(), "nats://")})
+	other, err := embedded.Start(embedded.Config{StoreDir: t.TempDir(), Listen: strings.TrimPrefix(server.URL(), "nats://")})
 	if err == nil {
 		other.Shutdown()
 	}

@@ -35,6 +35,15 @@ func Connect(ctx context.Context, url, name string, log *slog.Logger) (*nats.Con
 	}
 }
 
+// ConnectInProcess connects to a server of this process through memory.
+func ConnectInProcess(server nats.InProcessConnProvider, name string, log *slog.Logger) (*nats.Conn, error) {
+	nc, err := nats.Connect("", append(clientOptions(name, log), nats.InProcessServer(server))...)
+	if err != nil {
+		return nil, fmt.Errorf("embedded nats: connect %s: %w", name, err)
+	}
+	return nc, nil
+}
+
 func clientOptions(name string, log *slog.Logger) []nats.Option {
 	log = log.With("component", "nats", "client", name)
 	return []nats.Option{

@@ -103,7 +103,7 @@ func execute(ctx context.Context, env Env, run func(ctx context.Context, env Env
 		return ExitUsage
 	}
 	env.Log = NewLogger(env.Stderr, env.Level).With("service", env.Name)
-	err := framed(ctx, env, run)
+	err := Frame(ctx, env, run)
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return ExitOK
 	}
@@ -119,7 +119,10 @@ func execute(ctx context.Context, env Env, run func(ctx context.Context, env Env
 	return code
 }
 
-func framed(ctx context.Context, env Env, run func(ctx context.Context, env Env) error) (err error) {
+// Frame runs a part of a program with telemetry under env.Name: it sets
+// env.Telemetry, makes an error of a panic, and at the end sends what is held
+// back.
+func Frame(ctx context.Context, env Env, run func(ctx context.Context, env Env) error) (err error) {
 	providers, shutdown, err := telemetry.Setup(ctx, env.Log, env.Name)
 	if err != nil {
 		return err

@@ -7,33 +7,33 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/wattfold/wattfold/internal/bus"
+	"github.com/wattfold/wattfold/internal/bus/embedded"
 )
 
 // Server is a server of a test that may be stopped and started again on the
 // same streams.
 type Server struct {
 	t   testing.TB
-	cfg bus.ServerConfig
-	*bus.Server
+	cfg embedded.Config
+	*embedded.Server
 }
 
 // Start starts a server on a directory of its own that opens no port. It is
 // stopped at the end of the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	return StartWith(t, bus.ServerConfig{})
+	return StartWith(t, embedded.Config{})
 }
 
-// Listen is [Start] with a free port on loopback: see [bus.Server.URL].
+// Listen is [Start] with a free port on loopback: see [embedded.Server.URL].
 func Listen(t testing.TB) *Server {
 	t.Helper()
-	return StartWith(t, bus.ServerConfig{Listen: "127.0.0.1:0"})
+	return StartWith(t, embedded.Config{Listen: "127.0.0.1:0"})
 }
 
 // StartWith is [Start] with other settings; an empty StoreDir is a directory of
 // the test.
-func StartWith(t testing.TB, cfg bus.ServerConfig) *Server {
+func StartWith(t testing.TB, cfg embedded.Config) *Server {
 	t.Helper()
 	if cfg.StoreDir == "" {
 		cfg.StoreDir = t.TempDir()
@@ -49,7 +49,7 @@ func StartWith(t testing.TB, cfg bus.ServerConfig) *Server {
 
 func (s *Server) start() {
 	s.t.Helper()
-	server, err := bus.Start(s.cfg)
+	server, err := embedded.Start(s.cfg)
 	if err != nil {
 		s.t.Fatalf("start the embedded server: %v", err)
 	}

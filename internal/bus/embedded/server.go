@@ -1,4 +1,14 @@
-package bus
+// Package embedded starts a NATS server with JetStream inside the process. It is
+// apart from package bus so that a program which only connects, such as a
+// collector on every node, does not carry a server.
+//
+//	server, err := embedded.Start(embedded.Config{StoreDir: dir, Log: log})
+//	defer server.Shutdown()
+//	nc, err := server.Connect("calculator")
+//
+// [Server.Connect] goes through memory; without [Config.Listen] the server opens
+// no port.
+package embedded
 
 import (
 	"errors"
@@ -12,6 +22,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/wattfold/wattfold/internal/bus"
 )
 
 // MaxPayload is the largest message that the embedded server takes, in bytes.
@@ -28,8 +40,8 @@ const maxMemory = 64 << 20
 // blocks from a slow disk.
 const startTimeout = 2 * time.Minute
 
-// ServerConfig is the embedded server.
-type ServerConfig struct {
+// Config is the embedded server.
+type Config struct {
 	// StoreDir holds the streams. Mandatory: by default they would go to a
 	// temporary directory.
 	StoreDir string
@@ -50,7 +62,7 @@ type Server struct {
 }
 
 // Start starts a server and returns when it accepts clients.
-func Start(cfg ServerConfig) (*Server, error) {
+func Start(cfg Config) (*Server, error) {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -77,7 +89,7 @@ func Start(cfg ServerConfig) (*Server, error) {
 	return &Server{server: s, log: log}, nil
 }
 
-func options(cfg ServerConfig) (*server.Options, error) {
+func options(cfg Config) (*server.Options, error) {
 	if cfg.StoreDir == "" {
 		return nil, errors.New("store_dir is empty: name a directory that survives a restart")
 	}
@@ -131,11 +143,7 @@ func options(cfg ServerConfig) (*server.Options, error) {
 // Connect returns a connection through memory, named name in the server's
 // monitoring. It lasts as long as the server; closing it is the caller's part.
 func (s *Server) Connect(name string) (*nats.Conn, error) {
-	nc, err := nats.Connect("", append(clientOptions(name, s.log), nats.InProcessServer(s.server))...)
-	if err != nil {
-		return nil, fmt.Errorf("embedded nats: connect %s: %w", name, err)
-	}
-	return nc, nil
+	return bus.ConnectInProcess(s.server, name, s.log)
 }
 
 // URL returns where clients of other processes connect; "" if the server does

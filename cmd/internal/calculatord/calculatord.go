@@ -1,0 +1,56 @@
+// Package calculatord is the calculator as a process.
+package calculatord
+
+import (
+	"context"
+
+	"github.com/wattfold/wattfold/cmd/internal/role"
+	"github.com/wattfold/wattfold/internal/bus"
+	"github.com/wattfold/wattfold/internal/daemon"
+	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
+	"github.com/wattfold/wattfold/services/calculator"
+)
+
+// Config is the calculator and where it stands.
+type Config struct {
+	// NATS is the server's URL.
+	NATS string `koanf:"nats" yaml:"nats"`
+	// GRPC is where to answer, host:port.
+	GRPC string `koanf:"grpc" yaml:"grpc"`
+	// GridfeedGRPC is where the gridfeed answers, host:port.
+	GridfeedGRPC string            `koanf:"gridfeed_grpc" yaml:"gridfeed_grpc"`
+	Calculator   calculator.Config `koanf:"calculator" yaml:"calculator"`
+}
+
+// Default returns the configuration of a calculator on this machine.
+func Default() Config {
+	cfg := Config{NATS: role.NATS, GRPC: role.CalculatorGRPC, GridfeedGRPC: role.GridfeedGRPC, Calculator: calculator.Default()}
+	cfg.Calculator.Dir = "wattfold-data/calculator"
+	return cfg
+}
+
+// Validate returns every mistake with its dotted path.
+func (c Config) Validate() error { return role.Under("calculator", c.Calculator.Validate()) }
+
+// Run lives until ctx ends.
+func Run(ctx context.Context, env daemon.Env, cfg Config) error {
+	nc, err := bus.Connect(ctx, cfg.NATS, "wattfold-calculator", env.Log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	grid, err := role.Dial(env, cfg.GridfeedGRPC)
+	if err != nil {
+		return err
+	}
+	defer grid.Close()
+	svc, err := calculator.New(env.Log, cfg.Calculator, calculator.Deps{
+		NATS: nc, Grid: gridv1.NewGridServiceClient(grid), Tracer: env.Telemetry.Tracer, Meter: env.Telemetry.Meter,
+	})
+	if err != nil {
+		return err
+	}
+	srv := role.NewServer(env)
+	svc.Register(srv)
+	return daemon.Group(ctx, svc.Run, role.Serve(env, cfg.GRPC, srv))
+}
