@@ -44,7 +44,7 @@ func Run(t *testing.T, lasting bool, open Open) {
 		{"Rejected", testRejected},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := open(t, t.TempDir(), at(1000))
+			s := open(t, t.TempDir(), stopped)
 			defer closeStore(t, s)
 			c.test(t, s)
 		})
@@ -56,7 +56,8 @@ func Run(t *testing.T, lasting bool, open Open) {
 	})
 }
 
-func at(second int64) func() time.Time { return func() time.Time { return time.Unix(second, 0) } }
+// stopped is a clock that stands at 1000 s.
+func stopped() time.Time { return time.Unix(1000, 0) }
 
 func closeStore(t *testing.T, s ledger.Store) {
 	t.Helper()
@@ -632,8 +633,8 @@ func testRejected(t *testing.T, s ledger.Store) {
 func testTwin(t *testing.T, seed uint64, lasting bool, open Open) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	dir := t.TempDir()
-	s := open(t, dir, at(1000))
-	twin := memstore.New(at(1000))
+	s := open(t, dir, stopped)
+	twin := memstore.New(stopped)
 	f, g := newFixture(t, s), newFixture(t, twin)
 	series := map[string]*ledger.Series{}
 	names := []string{"", "a", "b"}
@@ -665,7 +666,7 @@ func testTwin(t *testing.T, seed uint64, lasting bool, open Open) {
 		}
 		if lasting && rng.IntN(5) == 0 {
 			closeStore(t, s)
-			s = open(t, dir, at(1000))
+			s = open(t, dir, stopped)
 			f.s = s
 			clear(series)
 		}
@@ -690,12 +691,12 @@ func testTwin(t *testing.T, seed uint64, lasting bool, open Open) {
 
 // answer is all that a store says to a filter.
 type answer struct {
-	Postings       []ledger.PostingRow
-	Details        []ledger.DetailRow
-	Windows        []ledger.SeriesWindow
-	First, Last    slot.Slot
-	OK             bool
-	Tick, Commited int64
+	Postings        []ledger.PostingRow
+	Details         []ledger.DetailRow
+	Windows         []ledger.SeriesWindow
+	First, Last     slot.Slot
+	OK              bool
+	Tick, Committed int64
 }
 
 func answers(t *testing.T, s ledger.Store, f ledger.Filter) answer {
@@ -704,7 +705,7 @@ func answers(t *testing.T, s ledger.Store, f ledger.Filter) answer {
 	var errs [3]error
 	a.Windows, errs[0] = s.SeriesWindows(t.Context(), f)
 	a.First, a.Last, a.OK, errs[1] = s.Extent(t.Context(), f)
-	a.Tick, a.Commited, errs[2] = s.Freshness(context.Background(), f)
+	a.Tick, a.Committed, errs[2] = s.Freshness(context.Background(), f)
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}

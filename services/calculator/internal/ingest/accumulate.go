@@ -125,12 +125,11 @@ func (a *accumulator) message(ctx context.Context, subject string, data []byte) 
 	}
 	v, err := a.decoder.Decode(data)
 	if err != nil || len(v.Node) == 0 || len(v.Node) > maxText {
-		header, err := samplewire.DecodeHeader(data)
-		if err != nil || header.Producer[0] != partition {
-			p.reject(s, reasonMalformed)
-			return nil
+		if header, ok := named(data, partition); ok {
+			return a.refuse(ctx, s, header, nil, reasonMalformed)
 		}
-		return a.refuse(ctx, s, header, nil, reasonMalformed)
+		p.reject(s, reasonMalformed)
+		return nil
 	}
 	if v.Producer[0] != partition {
 		// Its floor is another calculator's, perhaps: it cannot be moved here.
@@ -158,6 +157,13 @@ func (a *accumulator) message(ctx context.Context, subject string, data []byte) 
 	}
 	a.completed(from)
 	return nil
+}
+
+// named returns the name of a message that is no batch, if it has one that is the
+// partition's.
+func named(data []byte, partition byte) (samplewire.Header, bool) {
+	h, err := samplewire.DecodeHeader(data)
+	return h, err == nil && h.Producer[0] == partition
 }
 
 func key(h samplewire.Header) ledger.ProducerKey {

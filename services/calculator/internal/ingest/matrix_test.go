@@ -38,7 +38,7 @@ func twice(messages []ingest.Message) []ingest.Message {
 // TestNothingChangesATotal: how a trace is cut into batches, how many make a
 // transaction, where the reader is killed and in which order batches come.
 func TestNothingChangesATotal(t *testing.T) {
-	traces := []*powerTrace{synthetic(1, 3, 1300)}
+	traces := []*powerTrace{synthetic()}
 	t.Run("mlperf", func(t *testing.T) { traces = append(traces, real(t, 2)) })
 	deliveries := []struct {
 		name    string
@@ -50,7 +50,7 @@ func TestNothingChangesATotal(t *testing.T) {
 	}
 	for _, tr := range traces {
 		for _, ticks := range []int{1, 7, 60, 600} {
-			messages := tr.batches(t, "s", spool, 9, ticks)
+			messages := tr.batches(t, spool, 9, ticks)
 			// Flushes of 0.2 and 5 s differ in how much comes at once.
 			for _, every := range []int{4, 100} {
 				for _, restart := range []string{"none", "mid-batch", "mid-commit, not applied", "mid-commit, applied"} {
@@ -79,7 +79,7 @@ func TestNothingChangesATotal(t *testing.T) {
 							if d.name == "twice" && len(delivered) > 2*every && feed.Duplicates == 0 {
 								t.Error("no duplicates")
 							}
-							tr.check(t, memory, "s")
+							tr.check(t, memory)
 							tr.checkClean(t, memory, uint64(len(messages)))
 						})
 					}
@@ -105,8 +105,8 @@ func (tr *powerTrace) checkClean(t *testing.T, s ledger.Store, floor uint64) {
 // TestFullyShuffled: batches in any order, resent until the ledger has them all.
 func TestFullyShuffled(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
-	tr := synthetic(1, 3, 1300)
-	messages := tr.batches(t, "s", spool, 9, 7)
+	tr := synthetic()
+	messages := tr.batches(t, spool, 9, 7)
 	store, err := sqlitestore.Open(t.Context(), t.TempDir(), time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -137,6 +137,6 @@ func TestFullyShuffled(t *testing.T) {
 	if feed.Ignored == 0 {
 		t.Error("no batch was left to be resent: the test does not test it")
 	}
-	tr.check(t, store, "s")
+	tr.check(t, store)
 	tr.checkClean(t, store, uint64(len(messages)))
 }

@@ -25,6 +25,9 @@ import (
 	"github.com/wattfold/wattfold/services/calculator/internal/ledger"
 )
 
+// site is the one that all traces are of.
+const site = "s"
+
 // powerTrace is what nodes read, from their first tick to their last.
 type powerTrace struct {
 	name  string
@@ -75,7 +78,7 @@ type sums struct {
 }
 
 // total integrates the trace in one piece.
-func (tr *powerTrace) total(site string) map[sumKey]sums {
+func (tr *powerTrace) total() map[sumKey]sums {
 	total := map[sumKey]sums{}
 	for i := range tr.nodes {
 		n := &tr.nodes[i]
@@ -109,7 +112,7 @@ func (tr *powerTrace) total(site string) map[sumKey]sums {
 
 // batches cuts the trace into batches of so many ticks, numbered by one producer
 // node after node and tick after tick, as a spool does.
-func (tr *powerTrace) batches(t testing.TB, site string, producer [16]byte, epoch uint64, ticks int) []ingest.Message {
+func (tr *powerTrace) batches(t testing.TB, producer [16]byte, epoch uint64, ticks int) []ingest.Message {
 	t.Helper()
 	var messages []ingest.Message
 	longest := 0
@@ -177,9 +180,9 @@ func subject(producer [16]byte, site string) string {
 
 // check compares what a ledger holds of a site with a trace: postings, details
 // by node, and series windows.
-func (tr *powerTrace) check(t *testing.T, s ledger.Store, site string) {
+func (tr *powerTrace) check(t *testing.T, s ledger.Store) {
 	t.Helper()
-	want := tr.total(site)
+	want := tr.total()
 	byAccount := map[sumKey]sums{}
 	for key, sum := range want {
 		key.node = ""
@@ -253,8 +256,9 @@ func (tr *powerTrace) check(t *testing.T, s ledger.Store, site string) {
 
 // synthetic is a trace with what real ones have: odd milliseconds and milliwatts,
 // gaps, counters that wrap and reset, ticks missed, and a clip.
-func synthetic(seed uint64, nodes, ticks int) *powerTrace {
-	rng := rand.New(rand.NewPCG(seed, 7))
+func synthetic() *powerTrace {
+	const nodes, ticks = 3, 1300
+	rng := rand.New(rand.NewPCG(1, 7))
 	tr := &powerTrace{name: "synthetic"}
 	for i := range nodes {
 		n := nodeTrace{name: "n" + strconv.Itoa(i)}
