@@ -50,7 +50,7 @@ func TestNothingChangesATotal(t *testing.T) {
 	}
 	for _, tr := range traces {
 		for _, ticks := range []int{1, 7, 60, 600} {
-			messages := tr.batches(t, spool, 9, ticks)
+			messages := tr.batches(t, spool, ticks)
 			// Flushes of 0.2 and 5 s differ in how much comes at once.
 			for _, every := range []int{4, 100} {
 				for _, restart := range []string{"none", "mid-batch", "mid-commit, not applied", "mid-commit, applied"} {
@@ -106,7 +106,7 @@ func (tr *powerTrace) checkClean(t *testing.T, s ledger.Store, floor uint64) {
 func TestFullyShuffled(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	tr := synthetic()
-	messages := tr.batches(t, spool, 9, 7)
+	messages := tr.batches(t, spool, 7)
 	store, err := sqlitestore.Open(t.Context(), t.TempDir(), time.Now)
 	if err != nil {
 		t.Fatal(err)

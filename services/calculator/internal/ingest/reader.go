@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -170,6 +171,7 @@ type round struct {
 	// memory of the one before.
 	committing, spare *pending
 	done              chan error
+	commits           sync.WaitGroup
 	committed         uint64
 	checkAt           time.Time
 
@@ -208,7 +210,8 @@ func (r *Reader) round(ctx context.Context) (err error) {
 	// Whoever waits for a message does not see ctx.
 	defer context.AfterFunc(ctx, messages.Stop)()
 	defer messages.Stop()
-	defer rd.finish()
+	// The ledger is not to be read again, nor closed, under a commit.
+	defer rd.commits.Wait()
 	return rd.loop(ctx, messages)
 }
 
@@ -376,14 +379,6 @@ func (r *round) ended(err error) error {
 	return err
 }
 
-// finish waits for a commit that the round leaves behind: the ledger is not to be
-// read again, nor closed, before it has ended. What becomes of it is seen there.
-func (r *round) finish() {
-	if r.committing != nil {
-		_ = <-r.done
-	}
-}
-
 // commitTimeout ends a commit that hangs; the round then starts again.
 const commitTimeout = time.Minute
 
@@ -406,10 +401,10 @@ func (r *round) commit(ctx context.Context) {
 	}
 	// A commit that was begun is seen through when the process is asked to end.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
-	go func() {
+	r.commits.Go(func() {
 		defer cancel()
 		r.done <- r.apply(ctx, p, links, unread)
-	}()
+	})
 }
 
 // apply commits, and tells those who wait for it.

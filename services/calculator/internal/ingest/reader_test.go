@@ -166,7 +166,7 @@ func (r *rig) waitFloor(floor uint64) {
 
 func TestReader(t *testing.T) {
 	tr := synthetic()
-	messages := tr.batches(t, spool, 9, 60)
+	messages := tr.batches(t, spool, 60)
 	r := newRig(t)
 	stop := r.start()
 	r.publish(twice(shuffled(rand.New(rand.NewPCG(1, 1)), messages, 24)))
@@ -186,7 +186,7 @@ func TestReader(t *testing.T) {
 // TestAborts: a commit that failed, applied or not, changes nothing in the end.
 func TestAborts(t *testing.T) {
 	tr := synthetic()
-	messages := tr.batches(t, spool, 9, 60)
+	messages := tr.batches(t, spool, 60)
 	for _, fault := range []storetest.Fault{storetest.NotApplied, storetest.Applied} {
 		r := newRig(t)
 		r.start()
@@ -225,7 +225,7 @@ func (r *rig) waitAsked(floor uint64) {
 // reads; the spool resends all.
 func TestStreamLost(t *testing.T) {
 	tr := synthetic()
-	messages := tr.batches(t, spool, 9, 60)
+	messages := tr.batches(t, spool, 60)
 	half := len(messages) / 2
 	r := newRig(t)
 	stop := r.start()
@@ -253,7 +253,7 @@ func TestStreamLost(t *testing.T) {
 // again.
 func TestStreamRolledBack(t *testing.T) {
 	tr := synthetic()
-	messages := tr.batches(t, spool, 9, 60)
+	messages := tr.batches(t, spool, 60)
 	r := newRig(t)
 	stop := r.start()
 	r.publish(messages)

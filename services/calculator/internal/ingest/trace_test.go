@@ -112,7 +112,7 @@ func (tr *powerTrace) total() map[sumKey]sums {
 
 // batches cuts the trace into batches of so many ticks, numbered by one producer
 // node after node and tick after tick, as a spool does.
-func (tr *powerTrace) batches(t testing.TB, producer [16]byte, epoch uint64, ticks int) []ingest.Message {
+func (tr *powerTrace) batches(t testing.TB, producer [16]byte, ticks int) []ingest.Message {
 	t.Helper()
 	var messages []ingest.Message
 	longest := 0
@@ -132,7 +132,7 @@ func (tr *powerTrace) batches(t testing.TB, producer [16]byte, epoch uint64, tic
 			}
 			to := min(from+ticks, len(n.ticks))
 			b := samplewire.Batch{
-				Producer: producer, Epoch: epoch, Sequence: uint64(len(messages) + 1), Site: site, Node: n.name, Ticks: n.ticks[from:to],
+				Producer: producer, Epoch: 9, Sequence: uint64(len(messages) + 1), Site: site, Node: n.name, Ticks: n.ticks[from:to],
 			}
 			for j := range n.series {
 				s := &n.series[j]
