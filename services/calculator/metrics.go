@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
@@ -47,6 +48,13 @@ func newMetrics(provider metric.MeterProvider, now func() time.Time) (*ingest.Me
 			metric.WithUnit(counter.unit), metric.WithDescription(counter.about)); err != nil {
 			return nil, fmt.Errorf("metric %s: %w", counter.name, err)
 		}
+	}
+	// A counter that appears with its first event has no rate at that event.
+	for _, c := range []metric.Int64Counter{m.CommittedBatches, m.CommittedSamples, m.DuplicateBatches, m.DeferredBatches} {
+		c.Add(context.Background(), 0)
+	}
+	for _, reason := range ingest.Reasons() {
+		m.Rejected.Add(context.Background(), 0, metric.WithAttributes(attribute.String("reason", reason)))
 	}
 	var err error
 	if m.CommitSeconds, err = meter.Float64Histogram("wattfold_calculator_commit_seconds", metric.WithUnit("s"),

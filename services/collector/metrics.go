@@ -15,6 +15,11 @@ import (
 // metrics are the figures of a collector:
 //
 //	wattfold_collector_samples_total             readings made durable in the spool
+//	wattfold_collector_duplicate_rows_total      rows at the instant of the one
+//	                                             before of their node, dropped, by
+//	                                             source (replay, import)
+//	wattfold_collector_rounded_total             rows whose time or value was finer
+//	                                             than the unit, by source
 //	wattfold_collector_published_batches_total   batches that the broker acked
 //	wattfold_collector_resent_batches_total      batches sent again because the
 //	                                             ledger did not report them
@@ -24,11 +29,13 @@ import (
 //	wattfold_collector_spool_lost_bytes          what damage of the disk has cost
 //	wattfold_collector_oldest_pending_seconds    age of the oldest of it
 type metrics struct {
-	samples   metric.Int64Counter
-	published metric.Int64Counter
-	resent    metric.Int64Counter
-	errors    metric.Int64Counter
-	unobserve func() error
+	samples    metric.Int64Counter
+	duplicates metric.Int64Counter
+	rounded    metric.Int64Counter
+	published  metric.Int64Counter
+	resent     metric.Int64Counter
+	errors     metric.Int64Counter
+	unobserve  func() error
 }
 
 func newMetrics(provider metric.MeterProvider, sp *spool.Spool) (*metrics, error) {
@@ -41,6 +48,8 @@ func newMetrics(provider metric.MeterProvider, sp *spool.Spool) (*metrics, error
 		errs = append(errs, err)
 	}
 	counter(&m.samples, "wattfold_collector_samples_total", "Readings made durable in the spool.")
+	counter(&m.duplicates, "wattfold_collector_duplicate_rows_total", "Rows at the instant of the one before of their node, dropped, by source.")
+	counter(&m.rounded, "wattfold_collector_rounded_total", "Rows whose time or value was finer than the unit, by source.")
 	counter(&m.published, "wattfold_collector_published_batches_total", "Batches that the broker acked.")
 	counter(&m.resent, "wattfold_collector_resent_batches_total", "Batches sent again because the ledger did not report them.")
 	counter(&m.errors, "wattfold_collector_publish_errors_total", "Publishes without an ack, by reason.")
@@ -56,6 +65,10 @@ func newMetrics(provider metric.MeterProvider, sp *spool.Spool) (*metrics, error
 		metric.WithUnit("s"), metric.WithDescription("Age of the oldest batch that the ledger has not reported as committed."))
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return nil, fmt.Errorf("collector metrics: %w", err)
+	}
+	// A counter that appears with its first event has no rate at that event.
+	for _, c := range []metric.Int64Counter{m.samples, m.published, m.resent} {
+		c.Add(context.Background(), 0)
 	}
 	registered, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		st := sp.Stats()
@@ -74,6 +87,19 @@ func newMetrics(provider metric.MeterProvider, sp *spool.Spool) (*metrics, error
 	}
 	m.unobserve = registered.Unregister
 	return m, nil
+}
+
+// The sources of rows, as in the metrics.
+const (
+	sourceReplay = "replay"
+	sourceImport = "import"
+)
+
+// rows counts what rows lost on their way to samples.
+func (m *metrics) rows(ctx context.Context, source string, duplicates, rounded uint64) {
+	from := metric.WithAttributes(attribute.String("source", source))
+	m.duplicates.Add(ctx, int64(duplicates), from)
+	m.rounded.Add(ctx, int64(rounded), from)
 }
 
 func (m *metrics) failed(ctx context.Context, reason string) {

@@ -62,6 +62,12 @@ func (b *buffer) String() string {
 // killed if it still runs, and its output is shown if the test failed.
 func Start(t testing.TB, args ...string) *Process {
 	t.Helper()
+	return startIn(t, nil, args...)
+}
+
+// startIn is Start with more variables, NAME=VALUE, in the environment.
+func startIn(t testing.TB, env []string, args ...string) *Process {
+	t.Helper()
 	p := &Process{t: t, args: args, out: &buffer{}, done: make(chan struct{})}
 	// Not CommandContext: the test's context ends before its clean-ups, and this
 	// process has to outlive it until it is asked to stop.
@@ -71,6 +77,7 @@ func Start(t testing.TB, args ...string) *Process {
 		// Nothing of the desk that runs the test may change what is tested.
 		return strings.HasPrefix(v, "WATTFOLD_") || strings.HasPrefix(v, "OTEL_")
 	})
+	p.cmd.Env = append(p.cmd.Env, env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatalf("wattfold %v: %v", args, err)
 	}

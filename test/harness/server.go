@@ -26,7 +26,7 @@ type Server struct {
 	Dir string
 	// GRPC, HTTP and NATS are its addresses, as host:port.
 	GRPC, HTTP, NATS string
-	args             []string
+	args, env        []string
 	t                testing.TB
 }
 
@@ -34,21 +34,27 @@ type Server struct {
 // when it is healthy. Further arguments are appended.
 func Up(t testing.TB, dir string, args ...string) *Server {
 	t.Helper()
-	return start(t, &Server{Dir: dir, GRPC: FreeAddr(t), HTTP: FreeAddr(t), NATS: FreeAddr(t), args: args})
+	return UpIn(t, nil, dir, args...)
+}
+
+// UpIn is Up with more variables, NAME=VALUE, in the environment.
+func UpIn(t testing.TB, env []string, dir string, args ...string) *Server {
+	t.Helper()
+	return start(t, &Server{Dir: dir, GRPC: FreeAddr(t), HTTP: FreeAddr(t), NATS: FreeAddr(t), args: args, env: env})
 }
 
 // Again starts a server that has been stopped or killed once more, at the same
-// addresses, over the same data and with the same arguments.
+// addresses, over the same data, with the same arguments and variables.
 func (s *Server) Again(t testing.TB) *Server {
 	t.Helper()
-	return start(t, &Server{Dir: s.Dir, GRPC: s.GRPC, HTTP: s.HTTP, NATS: s.NATS, args: s.args})
+	return start(t, &Server{Dir: s.Dir, GRPC: s.GRPC, HTTP: s.HTTP, NATS: s.NATS, args: s.args, env: s.env})
 }
 
 // start starts the server and waits for it.
 func start(t testing.TB, s *Server) *Server {
 	t.Helper()
 	s.t = t
-	s.Process = Start(t, append([]string{
+	s.Process = startIn(t, s.env, append([]string{
 		"up", "--data-dir", s.Dir, "--no-demo", "--grpc", s.GRPC, "--http", s.HTTP, "--nats-listen", s.NATS,
 	}, s.args...)...)
 	s.WaitHealthy(s.GRPC)

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"go.opentelemetry.io/otel/metric"
+
+	"github.com/wattfold/wattfold/carbon/segment"
 )
 
 // Metrics are the instruments of readers. The service makes and documents them.
@@ -26,4 +28,17 @@ type Metrics struct {
 	Lag metric.Int64Gauge
 	// NewestTickMS is the newest tick committed since start; 0: none.
 	NewestTickMS *atomic.Int64
+}
+
+// Reasons returns every value of the attribute reason of [Metrics.Rejected].
+func Reasons() []string {
+	reasons := []string{
+		reasonMalformed, reasonSite, reasonPartition, reasonContent, reasonSuperseded, reasonMeter, reasonSpan, reasonOverflow,
+	}
+	for r := range segment.NumReasons {
+		if counts(r) {
+			reasons = append(reasons, r.String())
+		}
+	}
+	return reasons
 }
