@@ -14,8 +14,8 @@ import (
 	"github.com/wattfold/wattfold/test/harness"
 )
 
-// small imports ten seconds of 1 kW on one node.
-func small(t *testing.T, up *harness.Server, site, run string) {
+// small imports ten seconds of 1 kW on one node into site s, as run r.
+func small(t *testing.T, up *harness.Server) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "small.csv")
 	var b strings.Builder
@@ -26,7 +26,7 @@ func small(t *testing.T, up *harness.Server, site, run string) {
 	if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	up.Must("import", "samples", "--csv", path, "--site", site, "--project", "p", "--run", run, "--component", "gpu",
+	up.Must("import", "samples", "--csv", path, "--site", "s", "--project", "p", "--run", "r", "--component", "gpu",
 		"--kind", "AVERAGE_POWER", "--node", "n1", "--time-column", "at", "--time-format", "unix", "--value-column", "kw", "--unit", "kW")
 }
 
@@ -35,7 +35,7 @@ func TestCommandLineContract(t *testing.T) {
 	harness.Long(t)
 	up := harness.Up(t, t.TempDir())
 	up.CreateSite("s", "FR", "1.10")
-	small(t, up, "s", "r")
+	small(t, up)
 
 	t.Run("exit codes", func(t *testing.T) {
 		up := up.In(t)

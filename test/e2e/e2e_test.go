@@ -252,7 +252,7 @@ func TestGoldenRows(t *testing.T) {
 				hours[hour] = new(big.Rat).SetFrac(harness.Halves(t, h.GetEnergy().GetItMicrojoules()),
 					big.NewInt(oracle.HalfMicrojoulesPerKWh)).FloatString(9)
 			}
-			for _, want := range strings.Fields(row[7]) {
+			for want := range strings.FieldsSeq(row[7]) {
 				hour, kwh, _ := strings.Cut(want, ":")
 				if hours[hour] != kwh {
 					t.Errorf("%s has %s kWh, want %s", hour, hours[hour], kwh)

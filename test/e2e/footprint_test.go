@@ -17,7 +17,7 @@ func TestIdleFootprint(t *testing.T) {
 	harness.Long(t)
 	up := harness.Up(t, t.TempDir())
 	up.CreateSite("s", "FR", "1.1")
-	small(t, up, "s", "r")
+	small(t, up)
 	const window = 10 * time.Second
 	before := harness.CPU(t, up.PID())
 	timer := time.NewTimer(window) // the measurement, not a wait for something

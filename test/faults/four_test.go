@@ -67,7 +67,5 @@ func TestFourProcesses(t *testing.T) {
 			harness.Judge(t, site+", node "+node, s, judged)
 		}
 	}
-	for _, p := range four.Roles {
-		p.Stop()
-	}
+	four.Stop()
 }

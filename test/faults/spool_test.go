@@ -95,7 +95,7 @@ func (s *spool) send(ctx context.Context, js jetstream.JetStream, sequences []ui
 	for _, ack := range acks {
 		select {
 		case <-ack.Ok():
-		case <-ack.Err():
+		case <-ack.Err(): //nolint:errcheck // what was refused is missing from the floors
 		case <-ctx.Done():
 			return
 		}

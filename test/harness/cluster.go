@@ -2,6 +2,7 @@ package harness
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/wattfold/wattfold/internal/bus/embedded"
@@ -88,4 +89,12 @@ func (c *Cluster) RestartBus() {
 	c.t.Helper()
 	c.Bus.Shutdown()
 	c.StartBus()
+}
+
+// Stop asks every role to leave, the last started first.
+func (c *Cluster) Stop() {
+	c.t.Helper()
+	for _, role := range slices.Backward(roleNames) {
+		c.Roles[role].Stop()
+	}
 }

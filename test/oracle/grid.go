@@ -7,6 +7,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -35,8 +36,7 @@ func (t Timeline) KnownThen(slotMS int64) *big.Rat { return t.knownBy(slotMS, sl
 
 // knownBy returns the last value known by an instant that covers the slot.
 func (t Timeline) knownBy(slotMS, byMS int64) *big.Rat {
-	for i := len(t) - 1; i >= 0; i-- {
-		f := t[i]
+	for _, f := range slices.Backward(t) {
 		if f.StartMS <= slotMS && slotMS < f.EndMS && f.KnownMS <= byMS {
 			return f.Value
 		}

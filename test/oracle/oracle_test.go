@@ -74,7 +74,7 @@ func TestReproducesTheGoldenRows(t *testing.T) {
 			if got := priced.Grams.FloatString(6); got != grams {
 				t.Errorf("emissions are %s g, want %s", got, grams)
 			}
-			for _, hour := range strings.Fields(hours) {
+			for hour := range strings.FieldsSeq(hours) {
 				label, want, _ := strings.Cut(hour, ":")
 				from, err := time.Parse("2006-01-02T15Z", label)
 				if err != nil {
