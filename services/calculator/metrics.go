@@ -76,5 +76,6 @@ func newMetrics(provider metric.MeterProvider, now func() time.Time) (*ingest.Me
 		})); err != nil {
 		return nil, fmt.Errorf("metric freshness_seconds: %w", err)
 	}
+	m.Show(context.Background())
 	return m, nil
 }

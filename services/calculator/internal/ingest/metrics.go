@@ -1,8 +1,10 @@
 package ingest
 
 import (
+	"context"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/wattfold/wattfold/carbon/segment"
@@ -41,4 +43,33 @@ func Reasons() []string {
 		}
 	}
 	return reasons
+}
+
+// Show makes every series of the counters appear with 0, so that an alert sees the
+// first time that something is counted.
+func (m *Metrics) Show(ctx context.Context) {
+	for _, c := range []metric.Int64Counter{m.CommittedBatches, m.CommittedSamples, m.DuplicateBatches, m.DeferredBatches} {
+		c.Add(ctx, 0)
+	}
+	for _, reason := range reasons() {
+		m.Rejected.Add(ctx, 0, metric.WithAttributes(attribute.String("reason", reason)))
+	}
+	m.Transactions.Add(ctx, 0, outcomeCommitted)
+	m.Transactions.Add(ctx, 0, outcomeAborted)
+	for _, cause := range []string{causeCreated, causeRolledBack, causeGap} {
+		m.StreamResets.Add(ctx, 0, metric.WithAttributes(attribute.String("cause", cause)))
+	}
+}
+
+// reasons are all for which something is refused.
+func reasons() []string {
+	all := []string{
+		reasonMalformed, reasonSite, reasonPartition, reasonContent, reasonSuperseded, reasonMeter, reasonSpan, reasonOverflow,
+	}
+	for r := range segment.NumReasons {
+		if counts(r) {
+			all = append(all, r.String())
+		}
+	}
+	return all
 }

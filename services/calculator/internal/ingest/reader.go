@@ -215,6 +215,13 @@ func (r *Reader) round(ctx context.Context) (err error) {
 	return rd.loop(ctx, messages)
 }
 
+// Causes for which a stream is not as it was left.
+const (
+	causeCreated    = "created"
+	causeRolledBack = "rolled_back"
+	causeGap        = "gap"
+)
+
 // position takes the partitions and returns the sequence up to which nothing has
 // to be read.
 func (r *round) position(ctx context.Context) (uint64, error) {
@@ -230,9 +237,9 @@ func (r *round) position(ctx context.Context) (uint64, error) {
 	for _, f := range r.fences {
 		switch {
 		case f.Stream != r.identity:
-			cause = "created"
+			cause = causeCreated
 		case f.Sequence > info.State.LastSeq:
-			cause = "rolled_back"
+			cause = causeRolledBack
 		default:
 			from = min(from, f.Sequence)
 		}
@@ -245,7 +252,7 @@ func (r *round) position(ctx context.Context) (uint64, error) {
 		r.log.WarnContext(ctx, "audit: the stream is not the one that was read; reading from its start, duplicates are dropped",
 			"cause", cause, "was", r.fences[0].Stream, "at", r.fences[0].Sequence, "is", r.identity, "last", info.State.LastSeq)
 	case first > from+1 && info.State.LastSeq > from:
-		r.Metrics.StreamResets.Add(ctx, 1, metric.WithAttributes(attribute.String("cause", "gap")))
+		r.Metrics.StreamResets.Add(ctx, 1, metric.WithAttributes(attribute.String("cause", causeGap)))
 		r.log.WarnContext(ctx, "audit: the stream lost messages before they were read; spools resend them",
 			"at", from, "first", first)
 	}
