@@ -17,10 +17,12 @@ import (
 )
 
 var (
-	linkPattern   = regexp.MustCompile(`\]\(([^)\s]+)\)`)
-	testPattern   = regexp.MustCompile("\\[`((?:Test|Fuzz|Example|Benchmark)\\w+)`\\]\\(([^)\\s]+)\\)")
-	namePattern   = regexp.MustCompile("`((?:Test|Fuzz|Example|Benchmark)[A-Z_]\\w*)`")
-	metricPattern = regexp.MustCompile(`"(wattfold[_.][a-z0-9_.]+)"`)
+	linkPattern = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	testPattern = regexp.MustCompile("\\[`((?:Test|Fuzz|Example|Benchmark)\\w+)`\\]\\(([^)\\s]+)\\)")
+	namePattern = regexp.MustCompile("`((?:Test|Fuzz|Example|Benchmark)[A-Z_]\\w*)`")
+	// A metric's name stands whole in the code, or in the comment of a constructor
+	// that puts it together.
+	metricPattern = regexp.MustCompile("(?m)(?:\"|^//\\t)(wattfold[_.][a-z0-9_.]*[a-z0-9])\\b")
 	shownPattern  = regexp.MustCompile("`(wattfold_[a-z0-9_]+)`")
 	recordPattern = regexp.MustCompile(`^(\d{4})-[a-z0-9-]+\.md$`)
 )
