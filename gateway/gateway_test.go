@@ -1,13 +1,16 @@
 package gateway_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -68,22 +71,44 @@ func (f *fake) ImportSamples(s grpc.BidiStreamingServer[telemetryv1.ImportSample
 type setup struct {
 	direct, through *grpc.ClientConn
 	gateway         *gateway.Gateway
+	// log holds what both have logged; each line says at=backend or at=gateway.
+	log *journal
 	// stopBackend and stop end one and the other and wait for it.
 	stopBackend, stop func()
 }
 
+// journal is a log that is read while it is written.
+type journal struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.buf.Write(p)
+}
+
+// take returns the lines since it was last called.
+func (j *journal) take() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	defer j.buf.Reset()
+	return j.buf.String()
+}
+
 func start(t testing.TB, f *fake, change ...func(*gateway.Config)) *setup {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	s := &setup{log: &journal{}}
+	log := slog.New(slog.NewTextHandler(io.MultiWriter(t.Output(), s.log), nil))
 	if _, ok := t.(*testing.B); ok {
 		log = slog.New(slog.DiscardHandler)
 	}
-	srv := rpc.NewServer(log, rpc.Options{Drain: time.Second})
+	srv := rpc.NewServer(log.With("at", "backend"), rpc.Options{Drain: time.Second})
 	gridv1.RegisterGridServiceServer(srv, f)
 	ledgerv1.RegisterLedgerServiceServer(srv, f)
 	telemetryv1.RegisterTelemetryServiceServer(srv, f)
 	mem := rpc.Memory()
-	s := &setup{}
 	s.stopBackend = run(t, func(ctx context.Context) error { return rpc.Serve(ctx, log, srv, mem) })
 	s.direct = dial(t, "backend", rpc.ClientOptions{Memory: mem, NoRetry: true})
 
@@ -92,7 +117,7 @@ func start(t testing.TB, f *fake, change ...func(*gateway.Config)) *setup {
 	for _, c := range change {
 		c(&cfg)
 	}
-	g, err := gateway.New(log, cfg, map[string]grpc.ClientConnInterface{
+	g, err := gateway.New(log.With("at", "gateway"), cfg, map[string]grpc.ClientConnInterface{
 		gridService: s.direct, ledgerService: s.direct, telemetryService: s.direct,
 	}, gateway.Deps{})
 	if err != nil {
@@ -218,6 +243,81 @@ func TestErrorsPassUnaltered(t *testing.T) {
 			t.Errorf("got %v with fields %v, want a violation of zone", err, fault.FieldsOf(err))
 		}
 	})
+}
+
+// TestFailuresAreLoggedOnce: by the backend what the backend refused, by the
+// gateway what never got there.
+func TestFailuresAreLoggedOnce(t *testing.T) {
+	s := start(t, &fake{
+		get: func(context.Context, *gridv1.GetIntensityRequest) (*gridv1.GetIntensityResponse, error) {
+			return nil, fault.New(fault.NotFound, "no zone XX")
+		},
+		watch: func(_ *ledgerv1.WatchEmissionsRequest, ss grpc.ServerStreamingServer[ledgerv1.WatchEmissionsResponse]) error {
+			if err := ss.Send(&ledgerv1.WatchEmissionsResponse{}); err != nil {
+				return err
+			}
+			return fault.New(fault.NotYet, "no more")
+		},
+		sample: func(grpc.BidiStreamingServer[telemetryv1.ImportSamplesRequest, telemetryv1.ImportSamplesResponse]) error {
+			return errors.New("nil map in the spool")
+		},
+	})
+	grid := gridv1.NewGridServiceClient(s.through)
+	get := func() error {
+		_, err := grid.GetIntensity(t.Context(), france())
+		return err
+	}
+	logged := func(name, at string, call func() error) {
+		t.Helper()
+		s.log.take()
+		if call() == nil {
+			t.Errorf("%s: the call does not fail", name)
+		}
+		lines := s.log.take()
+		if strings.Count(lines, "call failed") != 1 || !strings.Contains(lines, "at="+at) {
+			t.Errorf("%s: want one line, of the %s, got\n%s", name, at, lines)
+		}
+	}
+	logged("not found", "backend", get)
+	logged("a stream that ends badly", "backend", func() error {
+		watch, err := ledgerv1.NewLedgerServiceClient(s.through).WatchEmissions(t.Context(), &ledgerv1.WatchEmissionsRequest{})
+		for err == nil {
+			_, err = watch.Recv()
+		}
+		return err
+	})
+	logged("a defect of the backend", "backend", func() error {
+		both, err := telemetryv1.NewTelemetryServiceClient(s.through).ImportSamples(t.Context())
+		if err == nil {
+			_, err = both.Recv()
+		}
+		return err
+	})
+	logged("no such method", "gateway", func() error {
+		return s.through.Invoke(t.Context(), "/acme.v1.Acme/Get", france(), &gridv1.GetIntensityResponse{})
+	})
+	s.stopBackend()
+	logged("nobody there", "gateway", get)
+}
+
+// TestManyViolationsArrive: a status that would not fit into headers is shortened
+// and still says what is wrong.
+func TestManyViolationsArrive(t *testing.T) {
+	var violations []fault.Violation
+	for i := range 1000 {
+		violations = append(violations, fault.Fieldf(fmt.Sprintf("rows[%d].%s", i, strings.Repeat("p", 100)), "is wrong: %s", strings.Repeat("ü", 100)))
+	}
+	s := start(t, &fake{get: func(context.Context, *gridv1.GetIntensityRequest) (*gridv1.GetIntensityResponse, error) {
+		return nil, fault.Fields(violations...)
+	}})
+	_, err := gridv1.NewGridServiceClient(s.through).GetIntensity(t.Context(), france())
+	err = rpc.FromStatus(err)
+	if fields := fault.FieldsOf(err); !fault.Is(err, fault.Invalid) || len(fields) != 20 || !strings.HasPrefix(fields[19].Path, "rows[19].pp") {
+		t.Errorf("got %v with %d violations, want Invalid with the first 20", err, len(fields))
+	}
+	if lines := s.log.take(); len(lines) > 1000 {
+		t.Errorf("%d bytes are logged", len(lines))
+	}
 }
 
 func TestWhatIsNotThereIsNamed(t *testing.T) {

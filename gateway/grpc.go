@@ -88,7 +88,7 @@ func (p *proxy) unary(ctx context.Context, ss grpc.ServerStream, backend grpc.Cl
 	if err != nil {
 		_ = ss.SetHeader(response(header)) // fails only if the caller has left
 		ss.SetTrailer(response(trailer))
-		return answered(err, method, len(header)+len(trailer) > 0)
+		return answered(err, method, header, trailer)
 	}
 	defer out.drop()
 	if err := ss.SetHeader(response(header)); err != nil {
@@ -116,16 +116,16 @@ func (p *proxy) download(ctx context.Context, cancel context.CancelCauseFunc, ss
 	cs, err := backend.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, method.FullName(), grpc.ForceCodecV2(p.codec))
 	if err != nil {
 		in.drop()
-		return answered(err, method, false)
+		return answered(err, method, nil, nil)
 	}
 	err = cs.SendMsg(&in)
 	in.drop()
 	if err != nil && !errors.Is(err, io.EOF) { // EOF: the answer says why
-		return answered(err, method, false)
+		return answered(err, method, nil, nil)
 	}
 	if err == nil {
 		if err := cs.CloseSend(); err != nil {
-			return answered(err, method, false)
+			return answered(err, method, nil, nil)
 		}
 	}
 	err = p.back(ss, cs, method)
@@ -142,7 +142,7 @@ func (p *proxy) both(ctx context.Context, ss grpc.ServerStream, backend grpc.Cli
 	defer cancel(nil)
 	cs, err := backend.NewStream(ctx, desc, method.FullName(), grpc.ForceCodecV2(p.codec))
 	if err != nil {
-		return answered(err, method, false)
+		return answered(err, method, nil, nil)
 	}
 	// The upload ends with the caller's last message, with the backend's status,
 	// or, since RecvMsg ends with the call, when this function has returned.
@@ -198,7 +198,7 @@ func (p *proxy) back(ss grpc.ServerStream, cs grpc.ClientStream, method Method) 
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return answered(err, method, len(header)+len(trailer) > 0)
+			return answered(err, method, header, trailer)
 		}
 		err := ss.SendMsg(&f)
 		f.drop()
@@ -235,14 +235,25 @@ func (e *away) GRPCStatus() *status.Status {
 }
 
 // answered returns the status of a backend unaltered, without what a client that
-// retries says around it. If the backend sent nothing, an UNAVAILABLE is of our
-// own making.
-func answered(err error, method Method, sent bool) error {
+// retries says around it. The backend has logged it. If the backend sent nothing
+// at all, an UNAVAILABLE says that it is away.
+func answered(err error, method Method, header, trailer metadata.MD) error {
 	st := rpc.StatusOf(err)
-	if st.Code() == codes.Unavailable && !sent {
-		return &away{service: method.Service, cause: err}
+	if len(trailer) > 0 {
+		return rpc.Relayed(st)
 	}
-	return st.Err()
+	switch st.Code() {
+	case codes.Unavailable:
+		if len(header) == 0 {
+			return &away{service: method.Service, cause: err}
+		}
+		return st.Err()
+	case codes.Internal, codes.ResourceExhausted:
+		// Trailers may be empty, so this may be the backend's word. It may as well be
+		// that of our client, of a stream that broke: rather said twice than never.
+		return st.Err()
+	}
+	return rpc.Relayed(st)
 }
 
 // request returns the headers that a backend gets.

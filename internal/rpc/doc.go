@@ -1,6 +1,6 @@
 // Package rpc is how gRPC is spoken here: servers with explicit limits,
-// validation, one line in the log for every failed call and errors that arrive
-// as they left; clients that reconnect and retry; and the same over memory.
+// validation, one line in the log for every failed call, written where it failed,
+// and errors that arrive as they left; clients that reconnect and retry; and the same over memory.
 //
 //	srv := rpc.NewServer(log, rpc.Options{})
 //	gridv1.RegisterGridServiceServer(srv, grid)

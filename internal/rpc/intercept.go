@@ -66,15 +66,27 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	return s.failed(ss.Context(), info.FullMethod, start, err)
 }
 
+// maxLogged bounds what the mistake of a caller writes into the log, in bytes: it
+// is as long as the caller likes.
+const maxLogged = 500
+
 // failed says in the log what went wrong, once, and returns what the caller sees.
 func (s *Server) failed(ctx context.Context, method string, start time.Time, err error) error {
 	seen := Status(err)
 	code := status.Code(seen)
-	s.log.LogAttrs(ctx, level(code), "call failed",
+	at := level(code)
+	text := err.Error()
+	if at < slog.LevelError {
+		text = clip(text, maxLogged)
+	}
+	if _, ok := errors.AsType[*relayed](err); ok {
+		at = slog.LevelDebug
+	}
+	s.log.LogAttrs(ctx, at, "call failed",
 		slog.String("method", method),
 		slog.String("code", code.String()),
 		slog.Duration("took", time.Since(start)),
-		slog.Any("err", err))
+		slog.String("err", text))
 	return seen
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"go.opentelemetry.io/otel"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/codes"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/wattfold/wattfold/internal/fault"
 	"github.com/wattfold/wattfold/internal/rpc"
@@ -168,6 +170,51 @@ func TestOursIsNotShown(t *testing.T) {
 		if lines := log.take(); strings.Count(lines, "level=ERROR") != 1 || !strings.Contains(lines, test.logged) {
 			t.Errorf("%s: want one line of level ERROR with %s, got\n%s", name, test.logged, lines)
 		}
+	}
+}
+
+// TestLongMistakesAreShortInTheLog: of a caller's mistake a little, of ours all.
+func TestLongMistakesAreShortInTheLog(t *testing.T) {
+	long := strings.Repeat("naïve ", 1000)
+	var next error
+	conn, log, _ := start(t, &fake{get: func(context.Context, *gridv1.GetIntensityRequest) (*gridv1.GetIntensityResponse, error) {
+		return nil, next
+	}}, rpc.Options{}, rpc.ClientOptions{})
+	for _, test := range []struct {
+		err      error
+		min, max int
+	}{
+		{fault.New(fault.Invalid, long), 500, 800},
+		{errors.New(long), len(long), len(long) + 300},
+		{rpc.Relayed(status.New(codes.Internal, long)), len(long), len(long) + 300},
+	} {
+		next = test.err
+		_, err := gridv1.NewGridServiceClient(conn).GetIntensity(t.Context(), &gridv1.GetIntensityRequest{Zone: "FR"})
+		if err == nil {
+			t.Error("the call does not fail")
+		}
+		if line := log.take(); len(line) < test.min || len(line) > test.max || !utf8.ValidString(line) {
+			t.Errorf("%d bytes are logged, want %d to %d:\n%s", len(line), test.min, test.max, line)
+		}
+	}
+}
+
+// TestRelayedIsLoggedElsewhere: the answer of another server passes as it is, and
+// the log says so only when one looks closely.
+func TestRelayedIsLoggedElsewhere(t *testing.T) {
+	if rpc.Relayed(status.New(codes.OK, "")) != nil || rpc.Relayed(nil) != nil {
+		t.Error("what is no error became one")
+	}
+	answer := status.Convert(rpc.Status(fault.WithReason(fault.New(fault.NotFound, "no zone XX"), "ZONE_UNKNOWN")))
+	conn, log, _ := start(t, &fake{get: func(context.Context, *gridv1.GetIntensityRequest) (*gridv1.GetIntensityResponse, error) {
+		return nil, rpc.Relayed(answer)
+	}}, rpc.Options{}, rpc.ClientOptions{})
+	_, err := gridv1.NewGridServiceClient(conn).GetIntensity(t.Context(), &gridv1.GetIntensityRequest{Zone: "FR"})
+	if diff := cmp.Diff(answer.Proto(), status.Convert(err).Proto(), protocmp.Transform()); diff != "" {
+		t.Error(diff)
+	}
+	if lines := log.take(); strings.Count(lines, "level=DEBUG") != 1 || strings.Count(lines, "\n") != 1 {
+		t.Errorf("want one line of level DEBUG, got\n%s", lines)
 	}
 }
 

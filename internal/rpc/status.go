@@ -3,6 +3,8 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -18,6 +20,28 @@ const Domain = "wattfold.dev"
 
 // internalText is all that a caller learns of an error that nobody classified.
 const internalText = "internal error"
+
+// A status travels in headers, of which a peer takes [MaxHeaderList] bytes: the
+// message twice, once with up to three bytes for one, and the details in base64.
+// Beyond that the call would end without any reason.
+const (
+	maxMessage     = 1500
+	maxViolations  = 20
+	maxPath        = 100
+	maxDescription = 150
+)
+
+// clip shortens text to about so many bytes and then says how long it was.
+func clip(text string, size int) string {
+	if len(text) <= size {
+		return text
+	}
+	end := size
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return fmt.Sprintf("%s… (%d bytes in all)", text[:end], len(text))
+}
 
 // kindCodes is the table of the package comment.
 var kindCodes = map[fault.Kind]codes.Code{
@@ -74,9 +98,9 @@ func Status(err error) error {
 	}
 	if fields := fault.FieldsOf(err); len(fields) > 0 {
 		bad := &errdetails.BadRequest{}
-		for _, f := range fields {
+		for _, f := range fields[:min(len(fields), maxViolations)] {
 			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field: f.Path, Description: f.Message,
+				Field: clip(f.Path, maxPath), Description: clip(f.Message, maxDescription),
 			})
 		}
 		details = append(details, bad)
@@ -84,13 +108,26 @@ func Status(err error) error {
 	if after := fault.RetryAfterOf(err); after > 0 {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
 	}
-	st := status.New(kindCodes[kind], err.Error())
+	st := status.New(kindCodes[kind], clip(err.Error(), maxMessage))
 	if len(details) > 0 {
 		if detailed, derr := st.WithDetails(details...); derr == nil {
 			st = detailed
 		}
 	}
 	return st.Err()
+}
+
+// relayed is the answer of another server.
+type relayed struct{ grpcStatus }
+
+// Relayed marks the status of a call as the answer of another server, to be passed
+// on as it is. That server has logged it, so a [Server] whose handler returns it
+// does so at debug level only. Relayed returns nil for nil.
+func Relayed(st *status.Status) error {
+	if err, ok := st.Err().(grpcStatus); ok { //nolint:errorlint // an error of package status
+		return &relayed{err}
+	}
+	return nil
 }
 
 // grpcStatus is what errors that carry a status have in common.
