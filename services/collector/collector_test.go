@@ -226,16 +226,22 @@ func TestFailedReplayEndsTheCollector(t *testing.T) {
 
 // importer is a collector behind gRPC.
 type importer struct {
-	t      *testing.T
-	client telemetryv1.TelemetryServiceClient
-	ledger *ledger
+	t       *testing.T
+	service *collector.Service
+	client  telemetryv1.TelemetryServiceClient
+	ledger  *ledger
+	stop    func()
 }
 
 func newImporter(t *testing.T) *importer {
 	t.Helper()
 	server := bustest.Start(t)
-	l := newLedger(t, server)
-	s := service(t, server, config(t, ""))
+	return serve(t, newLedger(t, server), service(t, server, config(t, "")))
+}
+
+// serve runs a collector until stop or the end of the test.
+func serve(t *testing.T, l *ledger, s *collector.Service) *importer {
+	t.Helper()
 	lis := rpc.Memory()
 	srv := rpc.NewServer(quiet, rpc.Options{})
 	s.Register(srv)
@@ -255,12 +261,13 @@ func newImporter(t *testing.T) *importer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop := sync.OnceFunc(func() {
 		_ = conn.Close()
 		cancel()
 		group.Wait()
 	})
-	return &importer{t: t, client: telemetryv1.NewTelemetryServiceClient(conn), ledger: l}
+	t.Cleanup(stop)
+	return &importer{t: t, service: s, client: telemetryv1.NewTelemetryServiceClient(conn), ledger: l, stop: stop}
 }
 
 func (im *importer) mapping() *telemetryv1.SampleMapping {
@@ -273,13 +280,17 @@ func (im *importer) mapping() *telemetryv1.SampleMapping {
 // run imports and returns the result and the phases gone through.
 func (im *importer) run(m *telemetryv1.SampleMapping, content []byte) (*telemetryv1.ImportResult, []string, error) {
 	im.t.Helper()
-	stream, err := im.client.ImportSamples(deadline(im.t), grpc.WaitForReady(true))
+	return im.runIn(deadline(im.t), m, content)
+}
+
+func (im *importer) runIn(ctx context.Context, m *telemetryv1.SampleMapping, content []byte) (*telemetryv1.ImportResult, []string, error) {
+	stream, err := im.client.ImportSamples(ctx, grpc.WaitForReady(true))
 	if err != nil {
-		im.t.Fatal(err)
+		return nil, nil, err
 	}
 	send := func(req *telemetryv1.ImportSamplesRequest) {
 		if err := stream.Send(req); err != nil && !errors.Is(err, io.EOF) {
-			im.t.Fatal(err)
+			im.t.Error(err)
 		}
 	}
 	send(&telemetryv1.ImportSamplesRequest{Part: &telemetryv1.ImportSamplesRequest_Mapping{Mapping: m}})
@@ -289,7 +300,7 @@ func (im *importer) run(m *telemetryv1.SampleMapping, content []byte) (*telemetr
 		content = content[n:]
 	}
 	if err := stream.CloseSend(); err != nil {
-		im.t.Fatal(err)
+		return nil, nil, err
 	}
 	var phases []string
 	for {

@@ -2,10 +2,8 @@ package collector
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"os"
-	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,14 +41,9 @@ func (t *telemetryServer) ImportSamples(stream grpc.BidiStreamingServer[telemetr
 		return err
 	}
 	m := first.GetMapping()
-	tell := progressTo(stream)
-	file, err := t.receive(stream, tell)
-	if err != nil {
-		return err
-	}
-	defer discard(file)
-	result, err := t.s.importer.run(stream.Context(), t.s.stopping,
-		importRequest{mapping: mappingOf(m), id: m.GetImportId(), replace: m.GetReplace(), file: file}, tell)
+	tell, told := progressTo(stream)
+	result, err := t.take(stream, m, tell)
+	told()
 	if err != nil {
 		return err
 	}
@@ -71,60 +64,69 @@ func (t *telemetryServer) ImportSamples(stream grpc.BidiStreamingServer[telemetr
 	}}})
 }
 
-// receive stores the file; the caller discards it.
-func (t *telemetryServer) receive(stream grpc.BidiStreamingServer[telemetryv1.ImportSamplesRequest, telemetryv1.ImportSamplesResponse], tell progress) (_ *os.File, err error) {
-	file, err := os.CreateTemp(t.s.importsDir(), "*.csv")
+// take stores the file and imports it.
+func (t *telemetryServer) take(stream grpc.BidiStreamingServer[telemetryv1.ImportSamplesRequest, telemetryv1.ImportSamplesResponse], m *telemetryv1.SampleMapping, tell progress) (*importResult, error) {
+	file, err := t.s.importer.store.create()
 	if err != nil {
-		return nil, fmt.Errorf("store import: %w", err)
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			discard(file)
-		}
-	}()
+	defer file.discard()
+	if err := t.receive(stream, file, tell); err != nil {
+		return nil, err
+	}
+	return t.s.importer.run(stream.Context(),
+		importRequest{mapping: mappingOf(m), id: m.GetImportId(), replace: m.GetReplace(), file: file}, tell)
+}
+
+func (t *telemetryServer) receive(stream grpc.BidiStreamingServer[telemetryv1.ImportSamplesRequest, telemetryv1.ImportSamplesResponse], file io.Writer, tell progress) error {
 	limit := t.s.cfg.Import.MaxFileBytes
 	size := int64(0)
 	for {
 		req, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return file, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if req.GetMapping() != nil {
-			return nil, fault.Fields(fault.Field("mapping", "may be the first message only"))
+			return fault.Fields(fault.Field("mapping", "may be the first message only"))
 		}
 		if size += int64(len(req.GetChunk())); size > limit {
-			return nil, fault.Newf(fault.Exhausted, "the file is larger than %d bytes: split it by time or by nodes", limit)
+			return fault.Newf(fault.Exhausted, "the file is larger than %d bytes: split it by time or by nodes", limit)
 		}
 		if _, err := file.Write(req.GetChunk()); err != nil {
-			return nil, fault.Newf(fault.Exhausted, "store import: %w", err)
+			return fault.Newf(fault.Exhausted, "store import: %w", err)
 		}
 		if err := tell(phaseReceiving, uint64(size), 0); err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
 
-func discard(file *os.File) {
-	// What stays behind is removed at the next start.
-	_ = file.Close()
-	_ = os.Remove(filepath.Clean(file.Name()))
-}
-
-// progressTo sends progress, not too often.
-func progressTo(stream grpc.BidiStreamingServer[telemetryv1.ImportSamplesRequest, telemetryv1.ImportSamplesResponse]) progress {
+// progressTo returns what sends progress, not too often and without waiting for
+// the client: one that does not read must not hold up its import. Told is called
+// before anything else is sent.
+func progressTo(stream grpc.BidiStreamingServer[telemetryv1.ImportSamplesRequest, telemetryv1.ImportSamplesResponse]) (tell progress, told func()) {
+	toSend := make(chan *telemetryv1.ImportProgress, 16)
+	var sending sync.WaitGroup
+	sending.Go(func() {
+		for p := range toSend {
+			// An error ends the stream's context, which is what tell looks at.
+			_ = stream.Send(&telemetryv1.ImportSamplesResponse{Part: &telemetryv1.ImportSamplesResponse_Progress{Progress: p}})
+		}
+	})
 	var phaseTold string
-	var told time.Time
-	return func(phase string, done, total uint64) error {
-		now := time.Now()
-		if phase == phaseTold && now.Sub(told) < progressEvery {
-			return stream.Context().Err()
+	var last time.Time
+	tell = func(phase string, done, total uint64) error {
+		if now := time.Now(); phase != phaseTold || now.Sub(last) >= progressEvery {
+			phaseTold, last = phase, now
+			select {
+			case toSend <- &telemetryv1.ImportProgress{Phase: phase, Done: done, Total: total}:
+			default:
+			}
 		}
-		phaseTold, told = phase, now
-		return stream.Send(&telemetryv1.ImportSamplesResponse{Part: &telemetryv1.ImportSamplesResponse_Progress{
-			Progress: &telemetryv1.ImportProgress{Phase: phase, Done: done, Total: total},
-		}})
+		return stream.Context().Err()
 	}
+	return tell, func() { close(toSend); sending.Wait() }
 }

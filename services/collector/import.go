@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/wattfold/wattfold/internal/fault"
@@ -54,7 +52,7 @@ type importRequest struct {
 	mapping csvfile.Mapping
 	id      string
 	replace bool
-	file    *os.File
+	file    *upload
 }
 
 // importResult is what telemetry.v1.ImportResult says.
@@ -68,24 +66,10 @@ type importResult struct {
 	refused         map[string]uint64
 }
 
-// importer takes whole files through the spool.
-type importer struct {
-	spool  *spool.Spool
-	append func(ctx context.Context, g *spool.Group) error
-	floors *floors
-
-	mu      sync.Mutex
-	running map[[16]byte]bool
-}
-
-func newImporter(sp *spool.Spool, append func(context.Context, *spool.Group) error, f *floors) *importer {
-	return &importer{spool: sp, append: append, floors: f, running: make(map[[16]byte]bool)}
-}
-
 // run validates the whole file, spools it, and waits until the ledger has it.
-// Once the first batch is spooled the rest follows even if ctx ends; stop ends
-// that too, when the collector does.
-func (im *importer) run(ctx context.Context, stop <-chan struct{}, req importRequest, tell progress) (*importResult, error) {
+// Once the file was found right the rest follows even if ctx ends, or the
+// collector does and comes back.
+func (im *importer) run(ctx context.Context, req importRequest, tell progress) (*importResult, error) {
 	if len(req.id) > maxImportID {
 		return nil, fault.Fields(fault.Fieldf("mapping.import_id", "is longer than %d bytes", maxImportID))
 	}
@@ -93,43 +77,94 @@ func (im *importer) run(ctx context.Context, stop <-chan struct{}, req importReq
 	if err != nil {
 		return nil, err
 	}
-	if !im.begin(c.key.Producer) {
-		return nil, fault.Newf(fault.Unavailable, "import %s is under way: wait for it", c.id)
-	}
-	defer im.end(c.key.Producer)
-	held, err := im.chooseEpoch(ctx, req, c)
-	if err != nil {
+	if err := im.begin(ctx, c.key.Producer); err != nil {
 		return nil, err
 	}
 	result := &importResult{
-		id: c.id, key: c.key, sum: c.sum, batches: c.cutter.cuts,
+		id: c.id, sum: c.sum, batches: c.cutter.cuts,
 		startMS: c.sum.EarliestMS + c.shiftMS, endMS: c.sum.LatestMS + c.shiftMS,
 	}
-	if held.Covers(1, c.cutter.cuts) {
-		result.alreadyImported, result.refused = true, held.refused
-		return result, nil
-	}
-	if err := im.spoolAll(ctx, stop, req, c, held.Floor, tell); err != nil {
+	have, added, err := im.take(ctx, req, c, tell)
+	if err != nil {
 		return nil, err
 	}
-	result.refused, err = im.wait(ctx, stop, c, tell)
+	result.key, result.alreadyImported = c.key, !added
+	if have.ledger.Covers(1, c.cutter.cuts) {
+		result.refused = have.refused
+		return result, nil
+	}
+	result.refused, err = im.wait(ctx, c, tell)
 	return result, err
 }
 
-func (im *importer) begin(producer [16]byte) bool {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	if im.running[producer] {
-		return false
+// take spools what of a checked import neither the ledger nor the spool has. It
+// returns what they had, and whether there was anything to add. It ends what
+// begin began.
+func (im *importer) take(ctx context.Context, req importRequest, c *checked, tell progress) (have holdings, added bool, err error) {
+	ended := true
+	defer func() {
+		if ended {
+			im.end(c.key.Producer)
+		}
+	}()
+	ctx, cancel := im.lasting(ctx)
+	defer cancel()
+	have, err = im.chooseEpoch(ctx, req, c)
+	if err != nil || have.all(c.cutter.cuts) {
+		return have, false, err
 	}
-	im.running[producer] = true
-	return true
+	if err := im.at(stepValidated); err != nil {
+		return have, false, err
+	}
+	a := &accepted{ID: c.id, Epoch: c.key.Epoch, Content: c.content[:], Batches: c.cutter.cuts, Mapping: req.mapping}
+	if err := im.store.accept(req.file, a); err != nil {
+		return have, false, fault.Wrap(fault.Exhausted, err)
+	}
+	if err := im.finish(ctx, req.file, a, c, have, tell); err != nil {
+		ended = false
+		im.postpone(a)
+		select {
+		case im.wake <- struct{}{}:
+		default:
+		}
+		return have, false, fault.Newf(fault.Unavailable, "import %s is stored and goes on by itself; ask again to hear how it ends: %w", c.id, err)
+	}
+	return have, true, nil
 }
 
-func (im *importer) end(producer [16]byte) {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	delete(im.running, producer)
+// finish spools an accepted import and forgets it.
+func (im *importer) finish(ctx context.Context, file io.ReadSeeker, a *accepted, c *checked, have holdings, tell progress) error {
+	if err := im.at(stepAccepted); err != nil {
+		return err
+	}
+	if err := im.spoolAll(ctx, file, &a.Mapping, c, have, tell); err != nil {
+		return err
+	}
+	if err := im.at(stepSpooled); err != nil {
+		return err
+	}
+	im.metrics.rows(ctx, sourceImport, c.sum.Duplicates, c.sum.Rounded)
+	im.store.forget(a)
+	return nil
+}
+
+// holdings are the sequences of an import that need not be spooled.
+type holdings struct {
+	ledger, spool spool.Floor
+	refused       map[string]uint64 // of the ledger's, by reason
+}
+
+func (h *holdings) has(sequence uint64) bool {
+	return h.ledger.Covers(sequence, sequence) || h.spool.Covers(sequence, sequence)
+}
+
+func (h *holdings) all(last uint64) bool {
+	for s := h.ledger.Floor + 1; s <= last; s++ {
+		if !h.has(s) {
+			return false
+		}
+	}
+	return true
 }
 
 // checked is a file that was found to be right.
@@ -144,7 +179,7 @@ type checked struct {
 
 // validate is pass 1.
 func (im *importer) validate(ctx context.Context, req importRequest, tell progress) (*checked, error) {
-	m := req.mapping
+	m := &req.mapping
 	if vs := m.Validate(); len(vs) > 0 {
 		for i := range vs {
 			vs[i].Path = "mapping." + vs[i].Path
@@ -155,26 +190,40 @@ func (im *importer) validate(ctx context.Context, req importRequest, tell progre
 	if err != nil {
 		return nil, err
 	}
-	if _, err := req.file.Seek(0, io.SeekStart); err != nil {
-		return nil, err
-	}
 	scanning, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	c := &checked{cutter: &cutter{}}
-	c.sum, err = csvfile.Scan(scanning, req.file, &m, csvfile.Options{
+	c, err := check(scanning, req.file, m, csvfile.Options{
 		NowMS: time.Now().UnixMilli(),
 		Progress: func(done int64) {
 			if err := tell(phaseValidating, uint64(done), uint64(info.Size())); err != nil {
 				cancel(err)
 			}
 		},
-		Visit: func(node int, ms int64) { c.cutter.add(node, ms, nil) },
 	})
 	if err != nil {
 		if cause := context.Cause(scanning); cause != nil {
 			err = cause
 		}
 		return nil, classify(err)
+	}
+	c.id = req.id
+	if c.id == "" {
+		c.id = hex.EncodeToString(c.content[:])
+	}
+	c.key = spool.Key{Site: m.Site, Producer: importProducer(m.Site, c.id)}
+	return c, nil
+}
+
+// check scans a file and learns what pass 2 needs. Id and key are the caller's.
+func check(ctx context.Context, file io.ReadSeeker, m *csvfile.Mapping, o csvfile.Options) (*checked, error) {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	c := &checked{cutter: &cutter{}}
+	o.Visit = func(node int, ms int64) { c.cutter.add(node, ms, nil) }
+	var err error
+	if c.sum, err = csvfile.Scan(ctx, file, m, o); err != nil {
+		return nil, err
 	}
 	c.cutter.rest(nil)
 	c.shiftMS = c.sum.ShiftMS(m.StartAtMS)
@@ -183,11 +232,6 @@ func (im *importer) validate(ctx context.Context, req importRequest, tell progre
 	h.Write(c.sum.Content[:])
 	m.Hash(h)
 	c.content = [16]byte(h.Sum(nil))
-	c.id = req.id
-	if c.id == "" {
-		c.id = hex.EncodeToString(c.content[:])
-	}
-	c.key = spool.Key{Site: m.Site, Producer: importProducer(m.Site, c.id)}
 	return c, nil
 }
 
@@ -213,11 +257,11 @@ func importProducer(site, id string) [16]byte {
 }
 
 // chooseEpoch asks the ledger what it holds of the import and sets the epoch:
-// that of the same content, or a new one. It returns what the ledger holds of it.
-func (im *importer) chooseEpoch(ctx context.Context, req importRequest, c *checked) (ledgerFloor, error) {
+// that of the same content, or a new one. It returns what is held of it.
+func (im *importer) chooseEpoch(ctx context.Context, req importRequest, c *checked) (holdings, error) {
 	floors, err := im.floors.insist(ctx, c.key.Site, []spool.Key{{Site: c.key.Site, Producer: c.key.Producer}}, ledgerPatience)
 	if err != nil {
-		return ledgerFloor{}, err
+		return holdings{}, err
 	}
 	var newest ledgerFloor
 	for _, f := range floors {
@@ -229,7 +273,7 @@ func (im *importer) chooseEpoch(ctx context.Context, req importRequest, c *check
 	if saved, ok := im.spool.Cursor(importSource(c.key)); ok && len(saved) == 24 {
 		if epoch := binary.LittleEndian.Uint64(saved); epoch > newest.Key.Epoch {
 			newest = ledgerFloor{content: saved[8:]}
-			newest.Key = spool.Key{Site: c.key.Site, Producer: c.key.Producer, Epoch: epoch}
+			newest.Key.Epoch = epoch
 		}
 	}
 	switch {
@@ -237,15 +281,15 @@ func (im *importer) chooseEpoch(ctx context.Context, req importRequest, c *check
 		c.key.Epoch = 1
 	case bytes.Equal(newest.content, c.content[:]):
 		c.key.Epoch = newest.Key.Epoch
-		return newest, nil
+		return holdings{ledger: newest.Floor, spool: im.spool.PendingOf(c.key), refused: newest.refused}, nil
 	case req.replace:
 		c.key.Epoch = newest.Key.Epoch + 1
 	default:
-		return ledgerFloor{}, fault.WithReason(fault.Newf(fault.Conflict,
+		return holdings{}, fault.WithReason(fault.Newf(fault.Conflict,
 			"import %s of site %s holds another file or mapping: give --replace to put this one in its place, or another --import-id to keep both",
 			c.id, c.key.Site), "IMPORT_DIFFERS")
 	}
-	return ledgerFloor{Floor: spool.Floor{Key: c.key}}, nil
+	return holdings{}, nil
 }
 
 // importSource names the import in the spool, whose cursor is the newest epoch
@@ -254,27 +298,17 @@ func importSource(k spool.Key) string {
 	return "import/" + k.Site + "/" + hex.EncodeToString(k.Producer[:])
 }
 
-// spoolAll is pass 2: it makes the batches that the ledger does not hold.
-func (im *importer) spoolAll(ctx context.Context, stop <-chan struct{}, req importRequest, c *checked, held spool.Floor, tell progress) error {
-	if _, err := req.file.Seek(0, io.SeekStart); err != nil {
+// spoolAll is pass 2: it makes the batches that are not held.
+func (im *importer) spoolAll(ctx context.Context, file io.ReadSeeker, m *csvfile.Mapping, c *checked, have holdings, tell progress) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	m := req.mapping
-	reader, err := csvfile.NewReader(req.file, &m)
+	reader, err := csvfile.NewReader(file, m)
 	if err != nil {
 		return err
 	}
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	defer cancel()
-	go func() {
-		select {
-		case <-stop:
-			cancel()
-		case <-lasting.Done():
-		}
-	}()
 	p := &pass2{
-		im: im, ctx: lasting, c: c, held: held, series: make([]*batch.Series, len(c.sum.Nodes)),
+		im: im, ctx: ctx, c: c, have: have, series: make([]*batch.Series, len(c.sum.Nodes)),
 		chunk: samplewire.Import{ID: c.id, Content: c.content[:], LastSequence: c.cutter.cuts, Replace: c.key.Epoch > 1},
 		group: spool.Group{
 			Source:    importSource(c.key),
@@ -292,7 +326,6 @@ func (im *importer) spoolAll(ctx context.Context, stop <-chan struct{}, req impo
 	var row csvfile.Row
 	again := &cutter{}
 	told := int64(0)
-	watched := true
 	for {
 		err := reader.Next(&row)
 		if errors.Is(err, io.EOF) {
@@ -303,7 +336,7 @@ func (im *importer) spoolAll(ctx context.Context, stop <-chan struct{}, req impo
 		}
 		node, ok := index[row.Node]
 		if !ok {
-			return fmt.Errorf("import %s: line %d: the stored file changed", c.id, row.Line)
+			return fmt.Errorf("line %d: %w", row.Line, errFileChanged)
 		}
 		s, tick := p.series[node], row.TimeMS+c.shiftMS
 		if last, ok := s.Last(); ok && last.TimeMS == tick {
@@ -316,16 +349,19 @@ func (im *importer) spoolAll(ctx context.Context, stop <-chan struct{}, req impo
 		if p.err != nil {
 			return p.err
 		}
-		if done := reader.Position().Offset; watched && done-told >= 1<<20 {
+		if done := reader.Position().Offset; done-told >= 1<<20 {
 			told = done
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			// The client may leave; what has begun is ended all the same.
-			watched = tell(phaseSpooling, uint64(done), uint64(c.sum.Size)) == nil
+			_ = tell(phaseSpooling, uint64(done), uint64(c.sum.Size))
 		}
 	}
 	again.rest(p.cut)
 	p.flush()
 	if p.err == nil && again.cuts != c.cutter.cuts {
-		return fmt.Errorf("import %s: %d batches in the second pass, %d in the first", c.id, again.cuts, c.cutter.cuts)
+		return fmt.Errorf("%d batches in the second pass, %d in the first: %w", again.cuts, c.cutter.cuts, errFileChanged)
 	}
 	return p.err
 }
@@ -335,7 +371,7 @@ type pass2 struct {
 	im     *importer
 	ctx    context.Context
 	c      *checked
-	held   spool.Floor
+	have   holdings
 	series []*batch.Series
 	chunk  samplewire.Import
 	group  spool.Group
@@ -359,11 +395,11 @@ func (p *pass2) cut(node int, sequence uint64) {
 		p.err = err
 		return
 	}
-	if p.held.Covers(sequence, sequence) {
+	if p.have.has(sequence) {
 		return
 	}
 	p.group.Batches = append(p.group.Batches, spool.Batch{Key: p.c.key, Sequence: sequence, Samples: uint32(samples), Data: data})
-	if p.bytes += len(data); p.bytes >= importGroupBytes {
+	if p.bytes += len(data); p.bytes >= p.im.groupBytes {
 		p.flush()
 	}
 }
@@ -372,13 +408,15 @@ func (p *pass2) flush() {
 	if p.err != nil || len(p.group.Batches) == 0 {
 		return
 	}
-	p.err = p.im.append(p.ctx, &p.group)
+	if p.err = p.im.at(stepGroup); p.err == nil {
+		p.err = p.im.append(p.ctx, &p.group)
+	}
 	clear(p.group.Batches)
 	p.group.Batches, p.bytes = p.group.Batches[:0], 0
 }
 
 // wait waits until the ledger has every batch and returns what it refused.
-func (im *importer) wait(ctx context.Context, stop <-chan struct{}, c *checked, tell progress) (map[string]uint64, error) {
+func (im *importer) wait(ctx context.Context, c *checked, tell progress) (map[string]uint64, error) {
 	tick := time.NewTicker(committingAsk)
 	defer tick.Stop()
 	told := uint64(0)
@@ -397,7 +435,7 @@ func (im *importer) wait(ctx context.Context, stop <-chan struct{}, c *checked, 
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-stop:
+		case <-im.stopping:
 			return nil, fault.Newf(fault.Unavailable, "the collector stops; import %s is in its spool and goes on with it", c.id)
 		case <-changed:
 		case <-tick.C:

@@ -70,6 +70,8 @@ func newMetrics(provider metric.MeterProvider, sp *spool.Spool) (*metrics, error
 	for _, c := range []metric.Int64Counter{m.samples, m.published, m.resent} {
 		c.Add(context.Background(), 0)
 	}
+	m.rows(context.Background(), sourceReplay, 0, 0)
+	m.rows(context.Background(), sourceImport, 0, 0)
 	registered, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		st := sp.Stats()
 		o.ObserveInt64(size, st.Bytes)

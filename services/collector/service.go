@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -41,7 +40,9 @@ type Deps struct {
 type Option func(*options)
 
 type options struct {
-	publisher func(Publisher) Publisher
+	publisher        func(Publisher) Publisher
+	importStep       func(importStep) error
+	importGroupBytes int
 }
 
 // WithPublisher puts a publisher around the one of the broker: to lose, repeat
@@ -63,7 +64,6 @@ type Service struct {
 	imports chan struct{}
 
 	importer *importer
-	stopping chan struct{}
 
 	mu      sync.Mutex
 	playing int           // replays that have not ended
@@ -85,7 +85,7 @@ func New(log *slog.Logger, cfg Config, deps Deps, opts ...Option) (*Service, err
 	if deps.Meter == nil {
 		deps.Meter = metricnoop.NewMeterProvider()
 	}
-	var o options
+	o := options{importStep: func(importStep) error { return nil }, importGroupBytes: importGroupBytes}
 	for _, opt := range opts {
 		opt(&o)
 	}
@@ -104,12 +104,11 @@ func New(log *slog.Logger, cfg Config, deps Deps, opts ...Option) (*Service, err
 	}
 	s := &Service{
 		log: log, cfg: cfg, spool: sp, metrics: m,
-		tracer:   deps.Tracer.Tracer("github.com/wattfold/wattfold/services/collector"),
-		acks:     newNATSPublisher(deps.NATS, cfg.Publish.AckTimeout),
-		imports:  make(chan struct{}, cfg.Import.MaxConcurrent),
-		stopping: make(chan struct{}),
-		playing:  len(cfg.Replays),
-		ended:    make(chan struct{}),
+		tracer:  deps.Tracer.Tracer("github.com/wattfold/wattfold/services/collector"),
+		acks:    newNATSPublisher(deps.NATS, cfg.Publish.AckTimeout),
+		imports: make(chan struct{}, cfg.Import.MaxConcurrent),
+		playing: len(cfg.Replays),
+		ended:   make(chan struct{}),
 	}
 	if s.playing == 0 {
 		close(s.ended)
@@ -120,26 +119,12 @@ func New(log *slog.Logger, cfg Config, deps Deps, opts ...Option) (*Service, err
 	}
 	s.sender = newSender(log, cfg.Publish, sp, pub, m, s.tracer)
 	s.floors = newFloors(log, deps.NATS, sp, cfg.Publish.FloorsEvery, s.sender.floorsMoved)
-	s.importer = newImporter(sp, s.append, s.floors)
-	if err := s.clearImports(); err != nil {
+	store, unfinished, err := openImportStore(log, filepath.Join(cfg.Dir, "imports"))
+	if err != nil {
 		return nil, errors.Join(err, m.unobserve(), sp.Close())
 	}
+	s.importer = newImporter(s, store, unfinished, &o)
 	return s, nil
-}
-
-// importsDir is where files are stored while they are imported.
-func (s *Service) importsDir() string { return filepath.Join(s.cfg.Dir, "imports") }
-
-// clearImports removes what an interrupted import left. Its client knows nothing
-// of a success and asks again; what of it was spooled keeps its numbers.
-func (s *Service) clearImports() error {
-	if err := os.RemoveAll(s.importsDir()); err != nil {
-		return fmt.Errorf("clear interrupted imports: %w", err)
-	}
-	if err := os.MkdirAll(s.importsDir(), 0o700); err != nil {
-		return fmt.Errorf("make directory of imports: %w", err)
-	}
-	return nil
 }
 
 // enterImport counts a call in, or refuses it.
@@ -162,7 +147,7 @@ func (s *Service) Run(ctx context.Context) error {
 			s.log.Warn("closing the spool", "error", err)
 		}
 	}()
-	defer close(s.stopping)
+	defer s.importer.close()
 	acking := make(chan struct{})
 	fns := []func(context.Context) error{
 		func(ctx context.Context) error { return s.acks.run(ctx, func() { close(acking) }) },
@@ -175,6 +160,7 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 		},
 		s.floors.run,
+		s.importer.resume,
 		s.release,
 	}
 	for i := range s.cfg.Replays {
@@ -183,9 +169,9 @@ func (s *Service) Run(ctx context.Context) error {
 	return daemon.Group(ctx, fns...)
 }
 
-// RunUntilCommitted is Run until every replay has ended and the ledger holds all
-// that is in the spool; then it returns nil. If ctx ends before, it returns its
-// error.
+// RunUntilCommitted is Run until every replay has ended, every import that the
+// process before left has, and the ledger holds all that is in the spool; then it
+// returns nil. If ctx ends before, it returns its error.
 func (s *Service) RunUntilCommitted(ctx context.Context) error {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -205,13 +191,17 @@ func (s *Service) RunUntilCommitted(ctx context.Context) error {
 	}
 }
 
-// WaitCommitted waits until every replay has ended and nothing in the spool is
-// pending.
+// WaitCommitted waits until every replay and every import that the process
+// before left has ended, and nothing in the spool is pending.
 func (s *Service) WaitCommitted(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ended:
+	for _, ended := range []<-chan struct{}{s.ended, s.importer.drained} {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.importer.stopping:
+			return spool.ErrClosed
+		case <-ended:
+		}
 	}
 	for {
 		changed := s.spool.Changed()
@@ -221,7 +211,7 @@ func (s *Service) WaitCommitted(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.stopping:
+		case <-s.importer.stopping:
 			return spool.ErrClosed
 		case <-changed:
 		}
@@ -232,6 +222,9 @@ func (s *Service) replay(ctx context.Context, c *ReplayConfig) error {
 	cfg, err := c.parse()
 	if err != nil {
 		return err
+	}
+	cfg.Count = func(ctx context.Context, duplicates, rounded uint64) {
+		s.metrics.rows(ctx, sourceReplay, duplicates, rounded)
 	}
 	if err := replay.New(s.log, cfg, &sink{Spool: s.spool, append: s.append}).Run(ctx); err != nil {
 		return err

@@ -61,6 +61,9 @@ type Config struct {
 	Ticks int
 	// Interval is how old a group gets.
 	Interval time.Duration
+	// Count, if not nil, is told with every flush how many rows were duplicates
+	// and how many were rounded since the one before.
+	Count func(ctx context.Context, duplicates, rounded uint64)
 }
 
 // Replay plays one file. Make it with [New] and call Run once.
@@ -80,6 +83,7 @@ type Replay struct {
 	bytes   int
 	flushBy time.Time // when the open rows are to be flushed; zero: none are open
 	newest  int64
+	dropped struct{ duplicates, rounded uint64 } // since the last flush
 	anchor  struct {
 		wall time.Time
 		ms   int64
@@ -363,8 +367,15 @@ func (r *Replay) add(row *csvfile.Row, tick int64) error {
 	}
 	_, seen := s.Last()
 	added, err := s.Add(batch.Reading{TimeMS: tick, Value: row.Value})
-	if err != nil || !added {
+	if err != nil {
 		return err
+	}
+	if row.Rounded {
+		r.dropped.rounded++
+	}
+	if !added {
+		r.dropped.duplicates++
+		return nil
 	}
 	if !seen {
 		r.order = append(r.order, s)
@@ -409,6 +420,7 @@ func (r *Replay) flush(ctx context.Context) error {
 	}
 	if len(r.group.Batches) == 0 {
 		r.flushBy = time.Time{}
+		r.count(ctx)
 		return nil
 	}
 	r.cur.last = r.cur.last[:0]
@@ -423,5 +435,13 @@ func (r *Replay) flush(ctx context.Context) error {
 	clear(r.group.Batches)
 	r.group.Batches = r.group.Batches[:0]
 	r.bytes, r.flushBy = 0, time.Time{}
+	r.count(ctx)
 	return nil
+}
+
+func (r *Replay) count(ctx context.Context) {
+	if r.cfg.Count != nil {
+		r.cfg.Count(ctx, r.dropped.duplicates, r.dropped.rounded)
+	}
+	r.dropped.duplicates, r.dropped.rounded = 0, 0
 }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/wattfold/wattfold/services/collector/internal/durable"
 )
 
 const cursorsFile = "cursors"
@@ -45,7 +47,7 @@ func (s *Spool) saveCursors(deletable []*segment) error {
 	}
 	file := binary.LittleEndian.AppendUint32(slices.Clone(magic[:]), uint32(len(b)))
 	file = binary.LittleEndian.AppendUint32(file, checksum(file[4:8], b))
-	return writeFile(s.dir, cursorsFile, append(file, b...))
+	return durable.WriteFile(s.dir, cursorsFile, append(file, b...))
 }
 
 // loadCursors refuses a damaged file: a source that began again from nothing

@@ -43,6 +43,34 @@ func (s *Spool) KeyState(key Key) (state KeyState, ok bool) {
 	return KeyState{Floor: k.Floor, Known: k.known, Progress: k.progress}, true
 }
 
+// PendingOf returns the sequences of a key that are pending, as the ranges of a
+// floor of 0.
+func (s *Spool) PendingOf(key Key) Floor {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	held := Floor{Key: key}
+	i, ok := s.byKey[key]
+	if !ok {
+		return held
+	}
+	var runs []run
+	for _, seg := range s.segments {
+		for j := range seg.groups {
+			if g := &seg.groups[j]; !g.done {
+				for _, r := range g.runs {
+					if r.key == i {
+						runs = append(runs, r)
+					}
+				}
+			}
+		}
+	}
+	for _, r := range mergeRuns(runs) {
+		held.Ranges = append(held.Ranges, Range{First: r.first, Last: r.last})
+	}
+	return held
+}
+
 // Fresh returns the least ID that a group appended by this process can have.
 func (s *Spool) Fresh() ID { return s.fresh }
 

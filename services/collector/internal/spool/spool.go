@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/wattfold/wattfold/services/collector/internal/durable"
 )
 
 // ErrClosed is returned by what is asked of a closed spool.
@@ -224,7 +226,7 @@ func (s *Spool) loadID() error {
 		if _, err := rand.Read(s.producer[:]); err != nil {
 			return err
 		}
-		return writeFile(s.dir, "id", []byte(hex.EncodeToString(s.producer[:])+"\n"))
+		return durable.WriteFile(s.dir, "id", []byte(hex.EncodeToString(s.producer[:])+"\n"))
 	}
 	if err != nil {
 		return err
@@ -235,35 +237,6 @@ func (s *Spool) loadID() error {
 	}
 	copy(s.producer[:], b)
 	return nil
-}
-
-// writeFile replaces a file of dir so that after a crash it is the old or the
-// new one, and on return the new one for good.
-func writeFile(dir, name string, content []byte) (err error) {
-	tmp := filepath.Join(dir, name+".tmp")
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, filepath.Join(dir, name)); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // scan indexes a segment. Newest says that its end may be a group that was
@@ -529,7 +502,7 @@ func (s *Spool) writable(size int64) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make segment: %w", err)
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := durable.SyncDir(s.dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("make segment: %w", err), f.Close(), os.Remove(path))
 	}
 	s.active = f

@@ -460,6 +460,11 @@ func TestAgainstModel(t *testing.T) {
 				if diff := cmp.Diff(want, pending(t, s)); diff != "" {
 					t.Fatal(diff)
 				}
+				for _, b := range want {
+					if of := s.PendingOf(b.Key); !of.Covers(b.Sequence, b.Sequence) {
+						t.Fatalf("%d is pending and not among %v", b.Sequence, of.Ranges)
+					}
+				}
 				for source, want := range cursors {
 					if c, _ := s.Cursor(source); string(c) != want {
 						t.Fatalf("cursor of %s is %q, want %q", source, c, want)
