@@ -2,14 +2,13 @@ package gateway
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/wattfold/wattfold/internal/daemon"
 )
 
 // handler serves the three paths. draining is closed when the gRPC port stops.
@@ -46,27 +45,8 @@ func (g *Gateway) handler(draining <-chan struct{}) http.Handler {
 }
 
 func (g *Gateway) serveHTTP(ctx context.Context, draining <-chan struct{}) error {
-	srv := &http.Server{
-		Handler:           http.MaxBytesHandler(g.handler(draining), 1<<10),
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelWarn),
-	}
-	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(g.http) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("gateway: http: %w", err)
-	case <-ctx.Done():
-	}
-	// Probes are answered while calls drain; a scrape takes no longer than this.
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	if err := srv.Shutdown(stop); err != nil {
-		return errors.Join(fmt.Errorf("gateway: http: %w", err), srv.Close())
+	if err := daemon.ServeHTTP(ctx, g.log, g.http, g.handler(draining)); err != nil {
+		return fmt.Errorf("gateway: %w", err)
 	}
 	return nil
 }

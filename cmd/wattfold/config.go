@@ -46,6 +46,8 @@ type roles struct {
 	Collector  string `koanf:"collector" yaml:"collector"`
 	Gridfeed   string `koanf:"gridfeed" yaml:"gridfeed"`
 	Calculator string `koanf:"calculator" yaml:"calculator"`
+	// HTTP is where a single role answers /metrics and /livez; empty: no such port.
+	HTTP string `koanf:"http" yaml:"http"`
 }
 
 func defaultConfig() config {

@@ -43,6 +43,7 @@ type flag struct{ path, usage string }
 var (
 	dataDirFlag = flag{"data_dir", "where everything is kept (default " + defaultDataDir + ")"}
 	natsFlag    = flag{"nats.url", "the NATS server (default " + role.NATS + ")"}
+	httpFlag    = flag{"roles.http", "where to answer /metrics and /livez (default: no such port)"}
 )
 
 func (a *app) collectorCommand() *cobra.Command {
@@ -51,7 +52,7 @@ func (a *app) collectorCommand() *cobra.Command {
 	var once bool
 	cmd := a.role("collector", "Run a collector: replays of its configuration, imports, and with --replay one file more",
 		map[string]flag{
-			"data-dir": dataDirFlag, "nats": natsFlag,
+			"data-dir": dataDirFlag, "nats": natsFlag, "http": httpFlag,
 			"grpc": {"roles.collector", "where to take imports in (default " + role.CollectorGRPC + ")"},
 		},
 		func(ctx context.Context, env daemon.Env, cfg config) error {
@@ -62,7 +63,7 @@ func (a *app) collectorCommand() *cobra.Command {
 				}
 			}
 			return collectord.Run(ctx, env, collectord.Config{
-				NATS: cfg.NATS.URL, GRPC: cfg.Roles.Collector, Once: once, Collector: cfg.Collector,
+				NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Collector, HTTP: cfg.Roles.HTTP}, Once: once, Collector: cfg.Collector,
 			})
 		})
 	f.register(cmd)
@@ -76,24 +77,24 @@ func (a *app) collectorCommand() *cobra.Command {
 func (a *app) gridfeedCommand() *cobra.Command {
 	return a.role("gridfeed", "Run the gridfeed: timelines of grid signals",
 		map[string]flag{
-			"data-dir": dataDirFlag, "nats": natsFlag,
+			"data-dir": dataDirFlag, "nats": natsFlag, "http": httpFlag,
 			"grpc": {"roles.gridfeed", "where to answer (default " + role.GridfeedGRPC + ")"},
 		},
 		func(ctx context.Context, env daemon.Env, cfg config) error {
-			return gridfeedd.Run(ctx, env, gridfeedd.Config{NATS: cfg.NATS.URL, GRPC: cfg.Roles.Gridfeed, Gridfeed: cfg.Gridfeed})
+			return gridfeedd.Run(ctx, env, gridfeedd.Config{NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Gridfeed, HTTP: cfg.Roles.HTTP}, Gridfeed: cfg.Gridfeed})
 		})
 }
 
 func (a *app) calculatorCommand() *cobra.Command {
 	return a.role("calculator", "Run the calculator: samples in, statements out",
 		map[string]flag{
-			"data-dir": dataDirFlag, "nats": natsFlag,
+			"data-dir": dataDirFlag, "nats": natsFlag, "http": httpFlag,
 			"grpc":     {"roles.calculator", "where to answer (default " + role.CalculatorGRPC + ")"},
 			"gridfeed": {"roles.gridfeed", "where the gridfeed answers (default " + role.GridfeedGRPC + ")"},
 		},
 		func(ctx context.Context, env daemon.Env, cfg config) error {
 			return calculatord.Run(ctx, env, calculatord.Config{
-				NATS: cfg.NATS.URL, GRPC: cfg.Roles.Calculator, GridfeedGRPC: cfg.Roles.Gridfeed, Calculator: cfg.Calculator,
+				NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Calculator, HTTP: cfg.Roles.HTTP}, GridfeedGRPC: cfg.Roles.Gridfeed, Calculator: cfg.Calculator,
 			})
 		})
 }

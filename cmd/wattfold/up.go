@@ -42,9 +42,13 @@ func (a *app) upCommand() *cobra.Command {
 				return usageError{err}
 			}
 			level := slog.LevelInfo
-			if isTerminal(a.out) {
-				// The live line is what a person watches.
-				level = slog.LevelWarn
+			if loaded.Config.Demo && daemon.Terminal(a.out) && os.Getenv("TERM") != "dumb" {
+				a.screen = &screen{out: a.out}
+				a.out = a.screen
+				if daemon.Terminal(a.err) {
+					// The live line is what a person watches.
+					a.err, level = a.screen, slog.LevelWarn
+				}
 			}
 			return a.inProcess(cmd.Context(), "wattfold", level, func(ctx context.Context, env daemon.Env) error {
 				return a.up(ctx, env, loaded.Config)
@@ -190,19 +194,9 @@ func (a *app) show(ctx context.Context, env daemon.Env, cfg config, door *gatewa
 		return err
 	}
 	defer c.close()
-	l := &live{log: env.Log, client: c, out: a.out, terminal: isTerminal(a.out)}
+	l := &live{log: env.Log, client: c, out: a.out, screen: a.screen}
 	return daemon.Group(ctx,
 		func(ctx context.Context) error { return keepDemo(ctx, c) },
 		l.run,
 	)
-}
-
-// isTerminal tells whether a person reads what is written to w.
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

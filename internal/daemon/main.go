@@ -144,17 +144,24 @@ func Frame(ctx context.Context, env Env, run func(ctx context.Context, env Env) 
 // NewLogger returns the log of a program: text for a terminal, JSON otherwise.
 func NewLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: level}
-	if f, ok := w.(*os.File); ok && terminal(f) {
+	if Terminal(w) {
 		return slog.New(telemetry.LogHandler(slog.NewTextHandler(w, opts)))
 	}
 	return slog.New(telemetry.LogHandler(slog.NewJSONHandler(w, opts)))
 }
 
-// terminal reports whether f is a character device: a person, or /dev/null, to
-// which the form is all one.
-func terminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+// Terminal reports whether a person reads what is written to w: it is a character
+// device, or says of itself that it is one by a method Terminal. So is /dev/null, to
+// which all is one.
+func Terminal(w io.Writer) bool {
+	switch w := w.(type) {
+	case *os.File:
+		info, err := w.Stat()
+		return err == nil && info.Mode()&os.ModeCharDevice != 0
+	case interface{ Terminal() bool }:
+		return w.Terminal()
+	}
+	return false
 }
 
 // Service is [Main] for a program that is one service with one configuration. It

@@ -67,5 +67,12 @@ func TestFourProcesses(t *testing.T) {
 			harness.Judge(t, site+", node "+node, s, judged)
 		}
 	}
+	for role, metric := range map[string]string{
+		"collector": "wattfold_collector_published_batches_total", "calculator": "wattfold_calculator_committed_batches_total",
+	} {
+		if got := four.MetricsOf(role)[metric]; got == 0 {
+			t.Errorf("%s is 0 in the %s's own /metrics", metric, role)
+		}
+	}
 	four.Stop()
 }

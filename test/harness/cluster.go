@@ -18,6 +18,7 @@ type Cluster struct {
 
 	t     testing.TB
 	addrs map[string]string
+	https map[string]string
 	args  []string // further arguments of the collector
 }
 
@@ -30,10 +31,10 @@ func Four(t testing.TB, dir string, collectorArgs ...string) *Cluster {
 	t.Helper()
 	c := &Cluster{
 		Server: &Server{Dir: dir, GRPC: FreeAddr(t), HTTP: FreeAddr(t), NATS: FreeAddr(t), t: t},
-		Roles:  map[string]*Process{}, t: t, addrs: map[string]string{}, args: collectorArgs,
+		Roles:  map[string]*Process{}, t: t, addrs: map[string]string{}, https: map[string]string{}, args: collectorArgs,
 	}
 	for _, role := range roleNames {
-		c.addrs[role] = FreeAddr(t)
+		c.addrs[role], c.https[role] = FreeAddr(t), FreeAddr(t)
 	}
 	c.addrs["gateway"] = c.GRPC
 	c.StartBus()
@@ -57,7 +58,10 @@ func (c *Cluster) StartBus() {
 // StartRole starts a role, over what an earlier one left.
 func (c *Cluster) StartRole(role string) {
 	c.t.Helper()
-	nats := []string{"--nats", "nats://" + c.NATS, "--data-dir", filepath.Join(c.Dir, role), "--grpc", c.addrs[role]}
+	nats := []string{
+		"--nats", "nats://" + c.NATS, "--data-dir", filepath.Join(c.Dir, role),
+		"--grpc", c.addrs[role], "--http", c.https[role],
+	}
 	var args []string
 	switch role {
 	case "gridfeed":
@@ -75,6 +79,12 @@ func (c *Cluster) StartRole(role string) {
 	p := Start(c.t, append([]string{role}, args...)...)
 	p.WaitHealthy(c.addrs[role])
 	c.Roles[role] = p
+}
+
+// MetricsOf returns the metrics of a role's process.
+func (c *Cluster) MetricsOf(role string) map[string]float64 {
+	c.t.Helper()
+	return (&Server{HTTP: c.https[role], t: c.t}).Metrics()
 }
 
 // KillRole kills a role and starts it again.

@@ -15,8 +15,8 @@ import (
 type Config struct {
 	// NATS is the server's URL.
 	NATS string `koanf:"nats" yaml:"nats"`
-	// GRPC is where to answer, host:port.
-	GRPC string `koanf:"grpc" yaml:"grpc"`
+	// Doors are where to answer.
+	Doors role.Doors `koanf:"doors" yaml:"doors"`
 	// GridfeedGRPC is where the gridfeed answers, host:port.
 	GridfeedGRPC string            `koanf:"gridfeed_grpc" yaml:"gridfeed_grpc"`
 	Calculator   calculator.Config `koanf:"calculator" yaml:"calculator"`
@@ -24,7 +24,7 @@ type Config struct {
 
 // Default returns the configuration of a calculator on this machine.
 func Default() Config {
-	cfg := Config{NATS: role.NATS, GRPC: role.CalculatorGRPC, GridfeedGRPC: role.GridfeedGRPC, Calculator: calculator.Default()}
+	cfg := Config{NATS: role.NATS, Doors: role.Doors{GRPC: role.CalculatorGRPC}, GridfeedGRPC: role.GridfeedGRPC, Calculator: calculator.Default()}
 	cfg.Calculator.Dir = "wattfold-data/calculator"
 	return cfg
 }
@@ -52,5 +52,5 @@ func Run(ctx context.Context, env daemon.Env, cfg Config) error {
 	}
 	srv := role.NewServer(env)
 	svc.Register(srv)
-	return daemon.Group(ctx, svc.Run, role.Serve(env, cfg.GRPC, srv))
+	return daemon.Group(ctx, svc.Run, func(ctx context.Context) error { return role.Serve(ctx, env, cfg.Doors, srv) })
 }

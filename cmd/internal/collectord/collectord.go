@@ -14,8 +14,8 @@ import (
 type Config struct {
 	// NATS is the server's URL.
 	NATS string `koanf:"nats" yaml:"nats"`
-	// GRPC is where to take imports in, host:port.
-	GRPC string `koanf:"grpc" yaml:"grpc"`
+	// Doors are where to answer.
+	Doors role.Doors `koanf:"doors" yaml:"doors"`
 	// Once ends the process when the replays have ended and the ledger has all of
 	// them; imports are not taken in then.
 	Once      bool             `koanf:"once" yaml:"once"`
@@ -24,7 +24,7 @@ type Config struct {
 
 // Default returns the configuration of a collector on this machine.
 func Default() Config {
-	cfg := Config{NATS: role.NATS, GRPC: role.CollectorGRPC, Collector: collector.Default()}
+	cfg := Config{NATS: role.NATS, Doors: role.Doors{GRPC: role.CollectorGRPC}, Collector: collector.Default()}
 	cfg.Collector.Dir = "wattfold-data/collector"
 	return cfg
 }
@@ -48,5 +48,5 @@ func Run(ctx context.Context, env daemon.Env, cfg Config) error {
 	}
 	srv := role.NewServer(env)
 	svc.Register(srv)
-	return daemon.Group(ctx, svc.Run, role.Serve(env, cfg.GRPC, srv))
+	return daemon.Group(ctx, svc.Run, func(ctx context.Context) error { return role.Serve(ctx, env, cfg.Doors, srv) })
 }

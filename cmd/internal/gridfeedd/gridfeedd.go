@@ -14,14 +14,14 @@ import (
 type Config struct {
 	// NATS is the server's URL.
 	NATS string `koanf:"nats" yaml:"nats"`
-	// GRPC is where to answer, host:port.
-	GRPC     string          `koanf:"grpc" yaml:"grpc"`
+	// Doors are where to answer.
+	Doors    role.Doors      `koanf:"doors" yaml:"doors"`
 	Gridfeed gridfeed.Config `koanf:"gridfeed" yaml:"gridfeed"`
 }
 
 // Default returns the configuration of a gridfeed on this machine.
 func Default() Config {
-	cfg := Config{NATS: role.NATS, GRPC: role.GridfeedGRPC, Gridfeed: gridfeed.Default()}
+	cfg := Config{NATS: role.NATS, Doors: role.Doors{GRPC: role.GridfeedGRPC}, Gridfeed: gridfeed.Default()}
 	cfg.Gridfeed.Dir = "wattfold-data/gridfeed"
 	return cfg
 }
@@ -42,5 +42,5 @@ func Run(ctx context.Context, env daemon.Env, cfg Config) error {
 	}
 	srv := role.NewServer(env)
 	svc.Register(srv)
-	return daemon.Group(ctx, svc.Run, role.Serve(env, cfg.GRPC, srv))
+	return daemon.Group(ctx, svc.Run, func(ctx context.Context) error { return role.Serve(ctx, env, cfg.Doors, srv) })
 }

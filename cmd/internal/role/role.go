@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 
 	"google.golang.org/grpc"
 
@@ -29,17 +30,37 @@ func NewServer(env daemon.Env) *rpc.Server {
 	return rpc.NewServer(env.Log, rpc.Options{Tracer: env.Telemetry.Tracer, Meter: env.Telemetry.Meter})
 }
 
-// Serve returns what answers at the address until its context ends.
-func Serve(env daemon.Env, address string, srv *rpc.Server) func(context.Context) error {
-	return func(ctx context.Context) error {
-		var lc net.ListenConfig
-		listener, err := lc.Listen(ctx, "tcp", address)
-		if err != nil {
-			return fmt.Errorf("grpc: %w", err)
-		}
+// Doors are where a role answers.
+type Doors struct {
+	// GRPC is host:port for its calls.
+	GRPC string `koanf:"grpc" yaml:"grpc"`
+	// HTTP is host:port for /metrics and /livez; empty: no such port.
+	HTTP string `koanf:"http" yaml:"http"`
+}
+
+// Serve answers at the doors until ctx ends.
+func Serve(ctx context.Context, env daemon.Env, doors Doors, srv *rpc.Server) error {
+	var lc net.ListenConfig
+	listener, err := lc.Listen(ctx, "tcp", doors.GRPC)
+	if err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	if doors.HTTP == "" {
 		env.Log.InfoContext(ctx, "answering", "grpc", listener.Addr().String())
 		return rpc.Serve(ctx, env.Log, srv, listener)
 	}
+	web, err := lc.Listen(ctx, "tcp", doors.HTTP)
+	if err != nil {
+		return errors.Join(fmt.Errorf("http: %w", err), listener.Close())
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", env.Telemetry.MetricsHandler)
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	env.Log.InfoContext(ctx, "answering", "grpc", listener.Addr().String(), "http", web.Addr().String())
+	return daemon.Group(ctx,
+		func(ctx context.Context) error { return rpc.Serve(ctx, env.Log, srv, listener) },
+		func(ctx context.Context) error { return daemon.ServeHTTP(ctx, env.Log, web, mux) },
+	)
 }
 
 // Dial connects to another role and repeats calls that did not reach it.
