@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/wattfold/wattfold/internal/daemon"
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
 	telemetryv1 "github.com/wattfold/wattfold/proto/gen/wattfold/telemetry/v1"
 )
@@ -48,7 +49,7 @@ func (a *app) importSamplesCommand() *cobra.Command {
 				return err
 			}
 			mapping.ImportId, mapping.Replace = id, replace
-			result, err := a.importSamples(cmd.Context(), mapping, file, !quiet && isTerminal(a.err))
+			result, err := a.importSamples(cmd.Context(), mapping, file, !quiet && daemon.Terminal(a.err))
 			if err != nil {
 				return err
 			}

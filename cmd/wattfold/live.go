@@ -25,10 +25,11 @@ const (
 // live shows the fleet's figures as they are, asked through the gateway like
 // anyone would.
 type live struct {
-	log      *slog.Logger
-	client   *client
-	out      io.Writer
-	terminal bool
+	log    *slog.Logger
+	client *client
+	out    io.Writer
+	// screen is where one line is rewritten; nil: lines go to out now and then.
+	screen *screen
 
 	mu sync.Mutex
 	// nodes holds each node's newest power.
@@ -47,17 +48,15 @@ func (l *live) run(ctx context.Context) error {
 	l.nodes = map[nodeKey]nodePower{}
 	go l.watch(ctx)
 	pause := logPause
-	if l.terminal {
+	if l.screen != nil {
 		pause = terminalPause
+		defer l.screen.leave()
 	}
 	ticker := time.NewTicker(pause)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			if l.terminal {
-				fmt.Fprintln(l.out)
-			}
 			return nil
 		case <-ticker.C:
 			line, err := l.line(ctx)
@@ -65,8 +64,8 @@ func (l *live) run(ctx context.Context) error {
 			case ctx.Err() != nil:
 			case err != nil:
 				l.log.DebugContext(ctx, "no live figures", "err", err)
-			case l.terminal:
-				fmt.Fprintf(l.out, "\r\033[K%s", line)
+			case l.screen != nil:
+				l.screen.show(line)
 			default:
 				fmt.Fprintln(l.out, line)
 			}
@@ -181,13 +180,15 @@ func (l *live) line(ctx context.Context) (string, error) {
 		facilityKW += p * pue
 		gramsPerHour += p * pue * factor.GetIntensity().GetValue()
 	}
-	intensity := "no intensity"
-	if facilityKW > 0 {
-		intensity = fmt.Sprintf("%.1f g/kWh · %.0f g/h", gramsPerHour/facilityKW, gramsPerHour)
-	}
 	s := answer.GetStatement()
-	return fmt.Sprintf("%d nodes · %.2f kW · %s │ in all %.3f kWh · %.3f kg CO2e · coverage %.2f %%",
-		nodes, kw, intensity, s.GetEnergy().GetItKwh(), emissions(s)/1000, 100*s.GetCoverage().GetRatio()), nil
+	now := "waiting for samples"
+	switch {
+	case nodes > 0 && facilityKW > 0:
+		now = fmt.Sprintf("%d nodes · %.1f kW · %.0f g/kWh · %.0f g/h", nodes, kw, gramsPerHour/facilityKW, gramsPerHour)
+	case nodes > 0:
+		now = fmt.Sprintf("%d nodes · %.1f kW · no intensity", nodes, kw)
+	}
+	return fmt.Sprintf("%s │ total %.3f kWh, %.3f kg CO2e", now, s.GetEnergy().GetItKwh(), emissions(s)/1000), nil
 }
 
 func emissions(s *ledgerv1.Statement) float64 {
@@ -195,4 +196,54 @@ func emissions(s *ledgerv1.Statement) float64 {
 		return list[0].GetGrams()
 	}
 	return 0
+}
+
+// screen is a terminal whose last line is rewritten in place. What else is written
+// to it, a log's lines for one, comes above that line.
+type screen struct {
+	out io.Writer
+
+	mu   sync.Mutex
+	line string
+}
+
+// Control sequences: to the start of the line and clear it; and show a text cut off
+// at the edge, for a line that wraps cannot be rewritten.
+const (
+	clearLine = "\r\033[K"
+	cutAtEdge = "\033[?7l%s\033[?7h"
+)
+
+// Terminal says what a screen is, for [daemon.Terminal].
+func (s *screen) Terminal() bool { return true }
+
+// Write writes whole lines.
+func (s *screen) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.line == "" {
+		return s.out.Write(p)
+	}
+	if _, err := fmt.Fprintf(s.out, clearLine+"%s"+cutAtEdge, p, s.line); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// show rewrites the last line.
+func (s *screen) show(line string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.line = line
+	fmt.Fprintf(s.out, clearLine+cutAtEdge, line)
+}
+
+// leave lets the last line stand as it is.
+func (s *screen) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.line != "" {
+		fmt.Fprintln(s.out)
+	}
+	s.line = ""
 }

@@ -36,8 +36,11 @@ func usagef(format string, args ...any) error {
 type app struct {
 	in       io.Reader
 	out, err io.Writer
-	server   string
-	output   string
+	// screen is where the live line is; nil without one. Then it is out as well, and
+	// err if that is the same terminal.
+	screen *screen
+	server string
+	output string
 }
 
 // execute runs one command line and returns the exit code.
