@@ -79,7 +79,7 @@ func (s *Server) failed(ctx context.Context, method string, start time.Time, err
 	if at < slog.LevelError {
 		text = clip(text, maxLogged)
 	}
-	if _, ok := errors.AsType[*relayed](err); ok {
+	if _, ok := errors.AsType[*relayed](err); ok || code == codes.Unavailable && s.isDraining() {
 		at = slog.LevelDebug
 	}
 	s.log.LogAttrs(ctx, at, "call failed",
@@ -88,6 +88,17 @@ func (s *Server) failed(ctx context.Context, method string, start time.Time, err
 		slog.Duration("took", time.Since(start)),
 		slog.String("err", text))
 	return seen
+}
+
+// isDraining reports whether the end has begun. Calls that end with it are as they
+// should be.
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
 }
 
 func level(code codes.Code) slog.Level {

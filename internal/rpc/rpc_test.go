@@ -360,6 +360,8 @@ func TestHealthAndDrain(t *testing.T) {
 	}
 	if lines := log.take(); strings.Contains(lines, "cut off") {
 		t.Errorf("calls were cut off:\n%s", lines)
+	} else if strings.Contains(lines, "level=WARN") || strings.Contains(lines, "level=ERROR") {
+		t.Errorf("an ordinary end is worth a warning:\n%s", lines)
 	}
 }
 
