@@ -305,10 +305,11 @@ func (s *sender) startSpan(ctx context.Context, origin string, batches []spool.B
 		}
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": origin})
+	//nolint:spancheck // it ends when the broker has acked the last batch
 	_, span := s.tracer.Start(ctx, bus.Publish.SpanName(powerSubjects), trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(bus.Publish.SpanAttributes(destination, powerSubjects, len(batches))...),
 		trace.WithAttributes(attribute.Bool("wattfold.resent", again)))
-	return span
+	return span //nolint:spancheck // as above
 }
 
 func (s *sender) subject(k spool.Key) string {

@@ -78,7 +78,7 @@ func Under(section string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if list, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of the joined mistakes is wanted
+	if list, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range list.Unwrap() {
 			all = append(all, Under(section, e))
