@@ -14,6 +14,13 @@
 // batch has a name for ever, (producer, epoch, sequence), nothing is counted
 // twice however often it is sent.
 //
+// An import is checked as a whole before anything of it counts. Then its file,
+// its mapping and its epoch are made durable in the directory imports of the
+// spool, and only then is it cut into batches; whatever happens, the rest of a
+// file that was found right follows the beginning, if need be in the next life of
+// the collector. Its batches are numbered by its content, so that to cut it again
+// is to make the same ones.
+//
 // A [Service] is made by [New] and lives as long as [Service.Run]:
 //
 //	svc, err := collector.New(log, cfg, collector.Deps{NATS: nc})

@@ -266,6 +266,32 @@ func TestDamagedAcceptedFile(t *testing.T) {
 	}
 }
 
+// TestImportsDirectoryIsCleared has a crash leave what was not accepted, and the
+// disk damage what was.
+func TestImportsDirectoryIsCleared(t *testing.T) {
+	server := bustest.Start(t)
+	cfg := config(t, "")
+	dir := filepath.Join(cfg.Dir, "imports")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"123.upload": "node,ms", "aa.csv": "node,ms", "bb.import.tmp": "{", "cc.csv": "node,ms", "cc.import": "{",
+		"dd.csv": "node,ms", "dd.import": `{"ID":"x","Epoch":1,"Content":"AAAAAAAAAAAAAAAAAAAAAA==","Batches":1,"Mapping":{}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	im := serve(t, newLedger(t, server), service(t, server, cfg))
+	if err := im.service.WaitCommitted(deadline(t)); err != nil {
+		t.Fatal(err)
+	}
+	if names := filesOfImports(t, cfg); len(names) > 0 {
+		t.Errorf("files stayed: %v", names)
+	}
+}
+
 // rowCounts reads the counters of rows by source.
 func rowCounts(t *testing.T, reader *sdkmetric.ManualReader) map[string]int64 {
 	t.Helper()
