@@ -366,7 +366,10 @@ func (s *Store) grow(added []detail) (map[posting]unit.Energy, error) {
 	grown := map[posting]unit.Energy{}
 	for key, sum := range sums {
 		var fits bool
-		if grown[key], fits = sum.Energy(); !fits {
+		switch grown[key], fits = sum.Energy(); {
+		case !fits && sum.Sign() < 0:
+			grown[key] = math.MinInt64 // what is taken back always fits
+		case !fits:
 			return nil, fmt.Errorf("slot %v: %w", key.slot, ledger.ErrOverflow)
 		}
 	}
@@ -401,7 +404,7 @@ func (s *Store) Postings(ctx context.Context, f ledger.Filter, yield func(ledger
 			account.Project = p.Project
 			key := posting{Account: account, slot: p.Slot, booked: p.Booked}
 			i, found := at[key]
-			if !found {
+			if !found || (rows[i].Energy+p.Energy < rows[i].Energy) != (p.Energy < 0) { // goes on in another row
 				i = len(rows)
 				at[key] = i
 				rows = append(rows, ledger.PostingRow{Account: account, Slot: p.Slot, Booked: p.Booked})

@@ -282,24 +282,33 @@ func (w *writer) insertDetail(ctx context.Context, h detailHead, parts []byte) e
 	return w.details.add(ctx, w.lastDetail, h.node, h.producer, h.sequence, h.first, h.last, w.booked, h.sign, h.imported, parts)
 }
 
-// post adds a part, times sign, to its posting of this transaction.
+// spill is above every partition.
+const spill = 256
+
+// post adds a part, times sign, to its posting of this transaction. What is taken
+// back always fits: it was booked in several seconds, perhaps, and is taken back in
+// one, so that a row may not hold it. It then goes on in a row that no partition
+// has; rows of an account and slot are summed when they are read.
 func (w *writer) post(partition int, account int64, p *segment.Part, sign int64) error {
-	key := postingKey{account, p.Slot, partition}
-	a := w.postings[key]
-	if a == nil {
-		a = new(amounts)
-		w.postings[key] = a
-	}
 	e := unit.Energy(sign) * p.Energy
-	sum := a.energy + e
-	if (sum < a.energy) != (e < 0) {
-		return fmt.Errorf("slot %v: %w", p.Slot, ledger.ErrOverflow)
+	for key := (postingKey{account, p.Slot, partition}); ; key.partition += spill {
+		a := w.postings[key]
+		if a == nil {
+			a = new(amounts)
+			w.postings[key] = a
+		}
+		sum := a.energy + e
+		if (sum < a.energy) == (e < 0) {
+			a.energy = sum
+			a.observed += sign * p.ObservedMS
+			a.interpolated += sign * p.InterpolatedMS
+			a.missing += sign * p.MissingMS
+			return nil
+		}
+		if sign > 0 {
+			return fmt.Errorf("slot %v: %w", p.Slot, ledger.ErrOverflow)
+		}
 	}
-	a.energy = sum
-	a.observed += sign * p.ObservedMS
-	a.interpolated += sign * p.InterpolatedMS
-	a.missing += sign * p.MissingMS
-	return nil
 }
 
 func (w *writer) putPostings(ctx context.Context) error {
