@@ -77,6 +77,8 @@ type poisons struct {
 	batches map[batchID]bool
 	// carefulTo is the sequence up to which each message is committed alone.
 	carefulTo uint64
+	// learned: the next round does better, and need not wait.
+	learned bool
 }
 
 // learn draws the lesson from a commit that failed.
@@ -87,8 +89,11 @@ func (x *poisons) learn(p *pending, err error) {
 	if len(p.tx.Batches) == 1 {
 		b := &p.tx.Batches[0]
 		x.batches[batchID{b.Site, b.ProducerKey, b.Sequence}] = true
+		x.learned = true
 	}
-	x.carefulTo = max(x.carefulTo, p.sequence)
+	if p.sequence > x.carefulTo {
+		x.carefulTo, x.learned = p.sequence, true
+	}
 }
 
 // New returns a reader.
@@ -145,6 +150,10 @@ func (r *Reader) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the round ended because it was told to
 		}
 		r.log.WarnContext(ctx, "reading starts again from the ledger's position", "err", err)
+		if r.poisons.learned {
+			r.poisons.learned = false
+			continue
+		}
 		if time.Since(started) > longestWait {
 			wait = firstWait
 		}
