@@ -3,8 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"time"
 
 	"github.com/wattfold/wattfold/internal/rpc"
@@ -57,22 +55,8 @@ func (c Config) Validate() error {
 }
 
 func (c Config) address(key, address string) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return fmt.Errorf("%s: %q is not host:port", key, address)
+	if err := rpc.CheckListen(address, c.Insecure); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
 	}
-	if c.Insecure || loopback(host) {
-		return nil
-	}
-	return fmt.Errorf("%s: %s is not a loopback address, and the gateway has no authentication yet: "+
-		"anyone who reaches it could read and write everything; listen on 127.0.0.1, or set insecure: true "+
-		"if only trusted callers reach it", key, address)
-}
-
-func loopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	return nil
 }

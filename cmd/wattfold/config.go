@@ -37,6 +37,9 @@ type natsConfig struct {
 	// Listen is where the embedded server takes collectors in, host:port; empty:
 	// it opens no port ('wattfold up' alone).
 	Listen string `koanf:"listen" yaml:"listen"`
+	// Insecure allows Listen to be an address other than loopback. Whoever reaches
+	// it may read and write every batch.
+	Insecure bool `koanf:"insecure" yaml:"insecure"`
 	// MaxStore bounds the embedded server's streams together, in bytes.
 	MaxStore int64 `koanf:"max_store" yaml:"max_store"`
 }
@@ -48,6 +51,9 @@ type roles struct {
 	Calculator string `koanf:"calculator" yaml:"calculator"`
 	// HTTP is where a single role answers /metrics and /livez; empty: no such port.
 	HTTP string `koanf:"http" yaml:"http"`
+	// Insecure lets a single role answer at addresses other than loopback. There is
+	// no authentication yet.
+	Insecure bool `koanf:"insecure" yaml:"insecure"`
 }
 
 func defaultConfig() config {
@@ -70,6 +76,7 @@ func (c *config) Validate() error {
 	}
 	c.setDirs()
 	return errors.Join(
+		role.CheckListen("nats.listen", c.NATS.Listen, c.NATS.Insecure),
 		role.Under("collector", c.Collector.Validate()),
 		role.Under("gridfeed", c.Gridfeed.Validate()),
 		role.Under("calculator", c.Calculator.Validate()),

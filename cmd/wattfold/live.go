@@ -39,7 +39,8 @@ type live struct {
 type nodeKey struct{ site, node string }
 
 type nodePower struct {
-	kw   float64
+	kw float64
+	// seen is the newest tick.
 	seen time.Time
 }
 
@@ -120,14 +121,17 @@ func (l *live) take(segments []*ledgerv1.Segment) {
 		m.joules += microjoules / 1e6
 		meters[s.GetDevice()] = m
 	}
-	power := nodePower{seen: time.Now()}
+	var power nodePower
 	for _, m := range meters {
+		if m.to.After(power.seen) {
+			power.seen = m.to
+		}
 		if seconds := m.to.Sub(m.from).Seconds(); seconds > 0 {
 			power.kw += m.joules / seconds / 1000
 		}
 	}
-	if power.kw == 0 {
-		return
+	if power.kw == 0 || time.Since(power.seen) > staleAfter {
+		return // imported history is not the fleet as it is now
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -26,18 +26,18 @@ type sampleFlags struct {
 
 func (f *sampleFlags) register(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.site, "site", "", "the site that the nodes stand in (required)")
+	flags.StringVar(&f.site, "site", "", "the site that the nodes stand in")
 	flags.StringVar(&f.project, "project", "", "the project")
 	flags.StringVar(&f.run, "run", "", "the run")
-	flags.StringVar(&f.component, "component", "", "what the meter measures: gpu, cpu, dram, other, chassis or envelope (required)")
+	flags.StringVar(&f.component, "component", "", "what the meter measures: gpu, cpu, dram, other, chassis or envelope")
 	flags.StringVar(&f.device, "device", "", "the meter (default: the component with /0)")
-	flags.StringVar(&f.kind, "kind", "", "INSTANT_POWER, AVERAGE_POWER or CUMULATIVE_ENERGY (required)")
+	flags.StringVar(&f.kind, "kind", "", "INSTANT_POWER, AVERAGE_POWER or CUMULATIVE_ENERGY")
 	flags.StringVar(&f.nodeColumn, "node-column", "", "the column that names the node")
 	flags.StringVar(&f.node, "node", "", "the node of every row")
-	flags.StringVar(&f.timeColumn, "time-column", "", "the column of the time (required)")
+	flags.StringVar(&f.timeColumn, "time-column", "", "the column of the time")
 	flags.StringVar(&f.timeFormat, "time-format", "rfc3339", "rfc3339, unix, unix_ms, or a layout of Go's time package, read as UTC")
-	flags.StringVar(&f.valueColumn, "value-column", "", "the column of the value (required)")
-	flags.StringVar(&f.unit, "unit", "", "W, kW, MW, mW for power; J, kJ, mJ, uJ, Wh, kWh for energy (required)")
+	flags.StringVar(&f.valueColumn, "value-column", "", "the column of the value")
+	flags.StringVar(&f.unit, "unit", "", "W, kW, MW, mW for power; J, kJ, mJ, uJ, Wh, kWh for energy")
 	flags.StringVar(&f.startAt, "start-at", "", "move the earliest sample of the file to this instant")
 	flags.StringVar(&f.runStart, "run-start", "", "cut energy off before this instant of the file's clock (RFC 3339 or Unix ms)")
 	flags.StringVar(&f.runStop, "run-stop", "", "cut energy off from this instant of the file's clock on (RFC 3339 or Unix ms)")
@@ -54,6 +54,7 @@ func (f *sampleFlags) require(cmd *cobra.Command) {
 		if err := cmd.MarkFlagRequired(name); err != nil {
 			panic(err)
 		}
+		cmd.Flags().Lookup(name).Usage += " (required)"
 	}
 }
 

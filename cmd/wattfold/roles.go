@@ -63,7 +63,7 @@ func (a *app) collectorCommand() *cobra.Command {
 				}
 			}
 			return collectord.Run(ctx, env, collectord.Config{
-				NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Collector, HTTP: cfg.Roles.HTTP}, Once: once, Collector: cfg.Collector,
+				NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Collector, HTTP: cfg.Roles.HTTP, Insecure: cfg.Roles.Insecure}, Once: once, Collector: cfg.Collector,
 			})
 		})
 	f.register(cmd)
@@ -81,7 +81,7 @@ func (a *app) gridfeedCommand() *cobra.Command {
 			"grpc": {"roles.gridfeed", "where to answer (default " + role.GridfeedGRPC + ")"},
 		},
 		func(ctx context.Context, env daemon.Env, cfg config) error {
-			return gridfeedd.Run(ctx, env, gridfeedd.Config{NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Gridfeed, HTTP: cfg.Roles.HTTP}, Gridfeed: cfg.Gridfeed})
+			return gridfeedd.Run(ctx, env, gridfeedd.Config{NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Gridfeed, HTTP: cfg.Roles.HTTP, Insecure: cfg.Roles.Insecure}, Gridfeed: cfg.Gridfeed})
 		})
 }
 
@@ -94,7 +94,7 @@ func (a *app) calculatorCommand() *cobra.Command {
 		},
 		func(ctx context.Context, env daemon.Env, cfg config) error {
 			return calculatord.Run(ctx, env, calculatord.Config{
-				NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Calculator, HTTP: cfg.Roles.HTTP}, GridfeedGRPC: cfg.Roles.Gridfeed, Calculator: cfg.Calculator,
+				NATS: cfg.NATS.URL, Doors: role.Doors{GRPC: cfg.Roles.Calculator, HTTP: cfg.Roles.HTTP, Insecure: cfg.Roles.Insecure}, GridfeedGRPC: cfg.Roles.Gridfeed, Calculator: cfg.Calculator,
 			})
 		})
 }

@@ -159,18 +159,18 @@ func (a *app) up(ctx context.Context, env daemon.Env, cfg config) error {
 		calc.Run, serve(calculatorListener, calc.Register),
 		coll.Run, serve(collectorListener, coll.Register),
 		door.Run,
-		func(ctx context.Context) error { return a.show(ctx, env, cfg, door) },
+		func(ctx context.Context) error { return a.show(ctx, env, cfg, door, server.URL()) },
 	)
 }
 
 // show prints where everything is and then the live figures.
-func (a *app) show(ctx context.Context, env daemon.Env, cfg config, door *gateway.Gateway) error {
+func (a *app) show(ctx context.Context, env daemon.Env, cfg config, door *gateway.Gateway, natsURL string) error {
 	fmt.Fprintf(a.out, "wattfold is up: gRPC %s", door.GRPCAddr())
 	if address := door.HTTPAddr(); address != nil {
 		fmt.Fprintf(a.out, ", metrics http://%s/metrics", address)
 	}
-	if cfg.NATS.Listen != "" {
-		fmt.Fprintf(a.out, ", NATS %s", cfg.NATS.Listen)
+	if natsURL != "" {
+		fmt.Fprintf(a.out, ", NATS %s", natsURL)
 	}
 	fmt.Fprintf(a.out, ", data in %s\n", cfg.DataDir)
 	flag := ""

@@ -35,16 +35,16 @@ func newMetrics(provider metric.MeterProvider, now func() time.Time) (*ingest.Me
 		at                *metric.Int64Counter
 		name, unit, about string
 	}{
-		{&m.CommittedBatches, "committed_batches", "{batch}", "Batches committed to the ledger."},
-		{&m.CommittedSamples, "committed_samples", "{sample}", "Readings that count in committed batches."},
-		{&m.DuplicateBatches, "duplicate_batches", "{batch}", "Batches that were in the ledger already."},
-		{&m.DeferredBatches, "deferred_batches", "{batch}", "Batches left to be resent: too many holes before them."},
-		{&m.Rejected, "rejected", "{item}", "Refused readings, series and batches, by reason."},
-		{&m.Transactions, "transactions", "{transaction}", "Transactions with the ledger, by outcome."},
-		{&m.StreamResets, "stream_resets", "{reset}", "Streams found not as they were left, by cause."},
+		{&m.CommittedBatches, "wattfold_calculator_committed_batches", "{batch}", "Batches committed to the ledger."},
+		{&m.CommittedSamples, "wattfold_calculator_committed_samples", "{sample}", "Readings that count in committed batches."},
+		{&m.DuplicateBatches, "wattfold_calculator_duplicate_batches", "{batch}", "Batches that were in the ledger already."},
+		{&m.DeferredBatches, "wattfold_calculator_deferred_batches", "{batch}", "Batches left to be resent: too many holes before them."},
+		{&m.Rejected, "wattfold_calculator_rejected", "{item}", "Refused readings, series and batches, by reason."},
+		{&m.Transactions, "wattfold_calculator_transactions", "{transaction}", "Transactions with the ledger, by outcome."},
+		{&m.StreamResets, "wattfold_calculator_stream_resets", "{reset}", "Streams found not as they were left, by cause."},
 	} {
 		var err error
-		if *counter.at, err = meter.Int64Counter("wattfold_calculator_"+counter.name,
+		if *counter.at, err = meter.Int64Counter(counter.name,
 			metric.WithUnit(counter.unit), metric.WithDescription(counter.about)); err != nil {
 			return nil, fmt.Errorf("metric %s: %w", counter.name, err)
 		}

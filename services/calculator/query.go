@@ -44,8 +44,10 @@ const (
 	maxNodeRows = 1_000_000
 	// provisionalMS is how long after its end a slot may still grow on time.
 	provisionalMS = 3_600_000
-	// defaultGapMS stands for two periods of a series that declares none.
-	defaultGapMS = 30_000
+	// minSilenceMS is how long a tick may be on its way before its absence counts:
+	// collectors flush every few seconds, workloads are shipped every 10 to 30 s
+	// (docs/adr/0017).
+	minSilenceMS = 30_000
 	// pageOfSites is how many sites are read at once.
 	pageOfSites = 1000
 )

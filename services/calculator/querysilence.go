@@ -23,7 +23,7 @@ func (w *silentWindow) end() int64   { return w.after.end }
 
 // newSilentWindow works out where a series is silent. A declared window of its run
 // is silent from its start to the first tick and from the last one to its stop; an
-// open series from its last tick on, up to two periods ago.
+// open series from its last tick on, up to two periods or [minSilenceMS] ago.
 func newSilentWindow(p *plan, w *SeriesWindow) silentWindow {
 	start, end := int64(math.MinInt64), int64(math.MaxInt64)
 	if w.ClipStartMS != 0 {
@@ -41,11 +41,7 @@ func newSilentWindow(p *plan, w *SeriesWindow) silentWindow {
 	first = min(max(first, start), end)
 	last = max(first, min(last, end))
 	out := silentWindow{before: span{first, first}, covered: span{first, last}, after: span{last, last}}
-	lag := 2 * w.PeriodMS
-	if w.PeriodMS == 0 {
-		lag = defaultGapMS
-	}
-	latest := p.nowMS - lag
+	latest := p.nowMS - max(2*w.PeriodMS, minSilenceMS)
 	if w.ClipStartMS != 0 {
 		out.before.start = min(start, first)
 	}

@@ -3,6 +3,7 @@ package gridfeedd
 
 import (
 	"context"
+	"errors"
 
 	"github.com/wattfold/wattfold/cmd/internal/role"
 	"github.com/wattfold/wattfold/internal/bus"
@@ -27,7 +28,9 @@ func Default() Config {
 }
 
 // Validate returns every mistake with its dotted path.
-func (c Config) Validate() error { return role.Under("gridfeed", c.Gridfeed.Validate()) }
+func (c Config) Validate() error {
+	return errors.Join(role.Under("doors", c.Doors.Validate()), role.Under("gridfeed", c.Gridfeed.Validate()))
+}
 
 // Run lives until ctx ends.
 func Run(ctx context.Context, env daemon.Env, cfg Config) error {

@@ -36,10 +36,20 @@ type Doors struct {
 	GRPC string `koanf:"grpc" yaml:"grpc"`
 	// HTTP is host:port for /metrics and /livez; empty: no such port.
 	HTTP string `koanf:"http" yaml:"http"`
+	// Insecure allows addresses other than loopback. There is no authentication yet.
+	Insecure bool `koanf:"insecure" yaml:"insecure"`
+}
+
+// Validate returns every mistake.
+func (d Doors) Validate() error {
+	return errors.Join(CheckListen("grpc", d.GRPC, d.Insecure), CheckListen("http", d.HTTP, d.Insecure))
 }
 
 // Serve answers at the doors until ctx ends.
 func Serve(ctx context.Context, env daemon.Env, doors Doors, srv *rpc.Server) error {
+	if err := doors.Validate(); err != nil {
+		return daemon.Usage(err)
+	}
 	var lc net.ListenConfig
 	listener, err := lc.Listen(ctx, "tcp", doors.GRPC)
 	if err != nil {
@@ -61,6 +71,18 @@ func Serve(ctx context.Context, env daemon.Env, doors Doors, srv *rpc.Server) er
 		func(ctx context.Context) error { return rpc.Serve(ctx, env.Log, srv, listener) },
 		func(ctx context.Context) error { return daemon.ServeHTTP(ctx, env.Log, web, mux) },
 	)
+}
+
+// CheckListen returns why a server may not listen at the address of a key; an
+// empty address is none.
+func CheckListen(key, address string, insecure bool) error {
+	if address == "" {
+		return nil
+	}
+	if err := rpc.CheckListen(address, insecure); err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
 }
 
 // Dial connects to another role and repeats calls that did not reach it.

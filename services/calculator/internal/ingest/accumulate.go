@@ -124,7 +124,7 @@ func (a *accumulator) message(ctx context.Context, subject string, data []byte) 
 		return nil
 	}
 	v, err := a.decoder.Decode(data)
-	if err != nil || len(v.Node) == 0 || len(v.Node) > maxText {
+	if err != nil || len(v.Node) == 0 || !isText(v.Node) {
 		if header, ok := named(data, partition); ok {
 			return a.refuse(ctx, s, header, nil, reasonMalformed)
 		}
@@ -188,7 +188,7 @@ func (a *accumulator) subject(subject string) (s *site, partition byte) {
 	s = a.sites[token]
 	if s == nil {
 		name, err := bus.ParseSubjectToken(token)
-		s = &site{name: name, bad: err != nil || name == "" || len(name) > maxText}
+		s = &site{name: name, bad: err != nil || name == "" || !isText(name)}
 		s.nodes, s.producers = map[string]*node{}, map[ledger.ProducerKey]*producer{}
 		a.sites[strings.Clone(token)] = s
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"unicode/utf8"
 	"unique"
 
 	"github.com/wattfold/wattfold/carbon/segment"
@@ -52,6 +53,12 @@ type series struct {
 // maxText bounds names from strangers, in bytes.
 const maxText = 255
 
+// isText reports whether a stranger's name can be kept: what is not UTF-8 would
+// be in answers that cannot be encoded.
+func isText[T string | []byte](name T) bool {
+	return len(name) <= maxText && utf8.ValidString(string(name))
+}
+
 // spareSeries is how many series that are not in a batch are remembered of its
 // node. Beyond that all are forgotten: jobs come and go.
 const spareSeries = 64
@@ -81,8 +88,8 @@ func (a *accumulator) parse(raw []byte) (*series, error) {
 		return nil, err
 	}
 	for _, text := range []string{d.Device, d.Component, d.Workload, d.Run, d.Project} {
-		if len(text) > maxText {
-			return nil, fmt.Errorf("%w: a name of %d bytes", samplewire.ErrMalformed, len(text))
+		if !isText(text) {
+			return nil, fmt.Errorf("%w: a name of %d bytes, or not of UTF-8", samplewire.ErrMalformed, len(text))
 		}
 	}
 	if d.Device == "" {

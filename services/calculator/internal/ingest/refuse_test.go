@@ -179,6 +179,35 @@ func TestMeterSpans(t *testing.T) {
 	})
 }
 
+// Names that no answer could tell are refused, each batch and series for itself.
+func TestNamesAreText(t *testing.T) {
+	bothStores(t, func(t *testing.T, d *desk) {
+		const bad = "n\xff"
+		node, site := steady(1, 1, 1, 0, 10), steady(1, 1, 1, 0, 10)
+		node.Node, site.Site = bad, bad
+		d.batches(node, site)
+		b := steady(1, 1, 2, 0, 10)
+		for i, name := range []func(*samplewire.Descriptor) *string{
+			func(x *samplewire.Descriptor) *string { return &x.Component },
+			func(x *samplewire.Descriptor) *string { return &x.Workload },
+			func(x *samplewire.Descriptor) *string { return &x.Run },
+			func(x *samplewire.Descriptor) *string { return &x.Project },
+			func(x *samplewire.Descriptor) *string { return &x.Device },
+		} {
+			s := b.Series[0]
+			s.Descriptor.Device = fmt.Sprint("gpu/", i+1)
+			*name(&s.Descriptor) = bad
+			b.Series = append(b.Series, s)
+		}
+		d.batches(b)
+		d.want(ledger.Filter{}, 10*2000)
+		d.wantRejected(map[string]uint64{"malformed": 6})
+		if p := d.producer(ledger.ProducerKey{Producer: [16]byte{37, 1}, Epoch: 1}); p.Floor != 2 {
+			t.Errorf("floor %d", p.Floor)
+		}
+	})
+}
+
 func TestWorkloadsOfOneMeter(t *testing.T) {
 	bothStores(t, func(t *testing.T, d *desk) {
 		b := steady(1, 1, 1, 0, 10)
