@@ -43,7 +43,7 @@ const (
 // whole load, into an empty ledger: spools are filled before, and the time runs
 // until the ledger tells that it has committed the last batch.
 func BenchmarkEndToEnd(b *testing.B) {
-	for _, c := range []struct{ ticks, batches int }{{60, 50_000}, {10, 50_000}} {
+	for _, c := range []struct{ ticks, batches int }{{60, 250_000}, {10, 250_000}} {
 		b.Run(fmt.Sprintf("ticks=%d", c.ticks), func(b *testing.B) {
 			load := newLoad(b, c.batches, c.ticks)
 			samples := float64(c.batches) * seriesPerNode * float64(c.ticks)
