@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
@@ -145,6 +147,9 @@ func (a *app) up(ctx context.Context, env daemon.Env, cfg config) error {
 		return err
 	}
 	if err := door.Listen(ctx); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			err = fmt.Errorf("%w; choose other ports with --grpc and --http", err)
+		}
 		return err
 	}
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wattfold/wattfold/carbon/slot"
 	"github.com/wattfold/wattfold/internal/fault"
+	"github.com/wattfold/wattfold/internal/rpc"
 	fleetv1 "github.com/wattfold/wattfold/proto/gen/wattfold/fleet/v1"
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
 	ledgerv1 "github.com/wattfold/wattfold/proto/gen/wattfold/ledger/v1"
@@ -38,18 +39,6 @@ type ledgerServer struct {
 type fleetServer struct {
 	fleetv1.UnimplementedFleetServiceServer
 	q *queries
-}
-
-// pageSize applies the default and the bounds of a page.
-func pageSize(asked int32, standard, most int) (int, error) {
-	switch {
-	case asked < 0 || int(asked) > most:
-		return 0, fault.Fields(fault.Fieldf("page_size", "%d; want 0 to %d", asked, most))
-	case asked == 0:
-		return standard, nil
-	default:
-		return int(asked), nil
-	}
 }
 
 // GetStatement implements ledgerv1.LedgerServiceServer.
@@ -89,7 +78,7 @@ func (s *ledgerServer) QueryStatements(
 		return nil, fault.Fields(fault.Fieldf("every", "%q; want 5m, 1h, 1d or 1mo", req.GetEvery()))
 	}
 	ask.buckets = every
-	size, err := pageSize(req.GetPageSize(), defaultStatements, maxStatements)
+	size, err := rpc.PageSize(req.GetPageSize(), defaultStatements, maxStatements)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +127,7 @@ func (s *ledgerServer) ExplainStatement(
 		return nil, err
 	}
 	ask.signals = []signal{of}
-	size, err := pageSize(req.GetPageSize(), defaultTerms, maxTerms)
+	size, err := rpc.PageSize(req.GetPageSize(), defaultTerms, maxTerms)
 	if err != nil {
 		return nil, err
 	}
@@ -258,7 +247,7 @@ func (s *fleetServer) CreateSite(
 func (s *fleetServer) ListSites(
 	ctx context.Context, req *fleetv1.ListSitesRequest,
 ) (*fleetv1.ListSitesResponse, error) {
-	size, err := pageSize(req.GetPageSize(), defaultSites, maxSites)
+	size, err := rpc.PageSize(req.GetPageSize(), defaultSites, maxSites)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/wattfold/wattfold/carbon/slot"
 	"github.com/wattfold/wattfold/internal/fault"
+	"github.com/wattfold/wattfold/internal/rpc"
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
 	"github.com/wattfold/wattfold/services/gridfeed/internal/yearly"
 )
@@ -34,21 +35,9 @@ type server struct {
 	service *Service
 }
 
-// pageSize applies the default and the bounds of a page.
-func pageSize(asked int32, standard, most int) (int, error) {
-	switch {
-	case asked < 0 || int(asked) > most:
-		return 0, fault.Fields(fault.Fieldf("page_size", "%d; want 0 to %d", asked, most))
-	case asked == 0:
-		return standard, nil
-	default:
-		return int(asked), nil
-	}
-}
-
 // ListZones implements gridv1.GridServiceServer.
 func (g *server) ListZones(_ context.Context, req *gridv1.ListZonesRequest) (*gridv1.ListZonesResponse, error) {
-	size, err := pageSize(req.GetPageSize(), defaultZones, maxZones)
+	size, err := rpc.PageSize(req.GetPageSize(), defaultZones, maxZones)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +128,7 @@ func (g *server) GetIntensity(ctx context.Context, req *gridv1.GetIntensityReque
 
 // ListIntensities implements gridv1.GridServiceServer.
 func (g *server) ListIntensities(ctx context.Context, req *gridv1.ListIntensitiesRequest) (*gridv1.ListIntensitiesResponse, error) {
-	size, err := pageSize(req.GetPageSize(), defaultIntensities, maxIntensities)
+	size, err := rpc.PageSize(req.GetPageSize(), defaultIntensities, maxIntensities)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +168,7 @@ func (g *server) ListIntensities(ctx context.Context, req *gridv1.ListIntensitie
 
 // ListRevisions implements gridv1.GridServiceServer.
 func (g *server) ListRevisions(ctx context.Context, req *gridv1.ListRevisionsRequest) (*gridv1.ListRevisionsResponse, error) {
-	size, err := pageSize(req.GetPageSize(), defaultRevisions, maxRevisions)
+	size, err := rpc.PageSize(req.GetPageSize(), defaultRevisions, maxRevisions)
 	if err != nil {
 		return nil, err
 	}
