@@ -213,7 +213,7 @@ func (q *queries) bound(ctx context.Context, p *plan) error {
 		switch {
 		case err != nil:
 			return err
-		case ok:
+		case ok && first <= last:
 			p.from, p.to = first, last+1
 		case p.start != nil:
 			p.to = minSlot // before all that may be asked for

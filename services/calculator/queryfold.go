@@ -261,6 +261,16 @@ func (c *cell) tally(r *rates) *tally {
 	return t
 }
 
+// empty reports whether all that was posted to a cell has been taken back.
+func (c *cell) empty() bool {
+	observed, missing := int64(0), int64(0)
+	for _, t := range c.tallies {
+		o, _, m := t.folders[0].Coverage()
+		observed, missing = observed+o, missing+m
+	}
+	return observed == 0 && missing == 0 && c.silence == (silence{})
+}
+
 // advance completes the buckets before the one that holds a slot.
 func (f *fold) advance(ctx context.Context, to slot.Slot) error {
 	f.settle()
@@ -317,7 +327,7 @@ func (f *fold) complete(bucket slots) error {
 	for _, c := range f.cells {
 		f.groups[c.key].cell = nil
 	}
-	cells := f.cells
+	cells := slices.DeleteFunc(f.cells, (*cell).empty)
 	f.cells = nil
 	if len(f.accounts) > maxGroups || len(f.groups) > maxGroups { // a year of short runs
 		f.last = nil

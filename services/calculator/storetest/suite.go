@@ -607,6 +607,16 @@ func testReplace(t *testing.T, s ledger.Store) {
 	if got := total(t, s, ledger.Filter{BookedBy: 9000}); got != unit.SumOf(1015) {
 		t.Errorf("as of before: %v", got)
 	}
+	for _, node := range []string{"", "n"} {
+		for by, want := range map[int64][2]slot.Slot{0: {0, 1}, 9000: {0, 2}} {
+			if first, last, ok, err := s.Extent(t.Context(), ledger.Filter{Node: node, BookedBy: by}); first != want[0] || last != want[1] || !ok || err != nil {
+				t.Errorf("extent of node %q as of %d: %v to %v, %v, %v", node, by, first, last, ok, err)
+			}
+		}
+		if first, last, ok, err := s.Extent(t.Context(), ledger.Filter{Node: node, Run: "gone"}); last >= first || !ok || err != nil {
+			t.Errorf("extent of what was taken back: %v to %v, %v, %v", first, last, ok, err)
+		}
+	}
 	var observed int64
 	for _, p := range postings(t, s, ledger.Filter{}) {
 		observed += p.ObservedMS

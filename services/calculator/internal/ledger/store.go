@@ -59,8 +59,9 @@ type Reader interface {
 	// SeriesWindows returns the windows of the series of the filter that start
 	// before its To, by key.
 	SeriesWindows(ctx context.Context, f Filter) ([]SeriesWindow, error)
-	// Extent returns the first and the last slot with a posting of the filter;
-	// ok is false if there is none.
+	// Extent returns the first and the last slot of which the postings of the
+	// filter leave anything; ok is false if there never was a posting. If all were
+	// taken back, last is before first.
 	Extent(ctx context.Context, f Filter) (first, last slot.Slot, ok bool, err error)
 	// Rejected returns refused readings, series and batches of a site, or of all
 	// if it is empty, by reason.

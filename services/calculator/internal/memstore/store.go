@@ -547,16 +547,7 @@ func (s *Store) SeriesWindows(_ context.Context, f ledger.Filter) ([]ledger.Seri
 
 // Extent implements [ledger.Reader].
 func (s *Store) Extent(ctx context.Context, f ledger.Filter) (first, last slot.Slot, ok bool, err error) {
-	err = s.Details(ctx, ledger.DetailFilter{Filter: f}, func(d ledger.DetailRow) error {
-		for _, p := range d.Parts {
-			if !ok {
-				first, last, ok = p.Slot, p.Slot, true
-			}
-			first, last = min(first, p.Slot), max(last, p.Slot)
-		}
-		return nil
-	})
-	return first, last, ok, err
+	return ledger.ExtentOf(ctx, s, f)
 }
 
 // Rejected implements [ledger.Reader].

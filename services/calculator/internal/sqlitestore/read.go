@@ -254,8 +254,8 @@ func (s *Store) SeriesWindows(ctx context.Context, f ledger.Filter) ([]ledger.Se
 
 // Extent implements [ledger.Reader].
 func (s *Store) Extent(ctx context.Context, f ledger.Filter) (first, last slot.Slot, ok bool, err error) {
-	if f.Node != "" {
-		return s.nodeExtent(ctx, f)
+	if f.Node != "" { // the details alone know of nodes
+		return ledger.ExtentOf(ctx, s, f)
 	}
 	inner := &conditions{terms: []string{"p.account = a.id"}}
 	inner.slots("p.slot", f)
@@ -263,32 +263,26 @@ func (s *Store) Extent(ctx context.Context, f ledger.Filter) (first, last slot.S
 		inner.add("p.booked <= ?", f.BookedBy)
 	}
 	outer := accounts(f)
+	// The rows of a slot lie side by side, so only those are read that count.
 	one := func(order string) string {
-		return `(SELECT p.slot FROM posting p` + inner.where() + ` ORDER BY p.slot ` + order + ` LIMIT 1)`
+		return `(SELECT p.slot FROM posting p` + inner.where() + ` GROUP BY p.slot
+			HAVING sum(p.observed_ms) <> 0 OR sum(p.missing_ms) <> 0 ORDER BY p.slot ` + order + ` LIMIT 1)`
 	}
-	args := append(append(append([]any{}, inner.args...), inner.args...), outer.args...)
+	args := append(append(append(append([]any{}, inner.args...), inner.args...), inner.args...), outer.args...)
 	var low, high sql.NullInt64
-	err = s.db.Read.QueryRowContext(ctx, `SELECT min(low), max(high) FROM (
-		SELECT `+one("ASC")+` AS low, `+one("DESC")+` AS high`+fromAccounts+outer.where()+`)`, args...).Scan(&low, &high)
-	if err != nil {
+	var known sql.NullBool
+	err = s.db.Read.QueryRowContext(ctx, `SELECT min(low), max(high), max(known) FROM (
+		SELECT `+one("ASC")+` AS low, `+one("DESC")+` AS high,
+			EXISTS (SELECT 1 FROM posting p`+inner.where()+`) AS known`+fromAccounts+outer.where()+`)`, args...).
+		Scan(&low, &high, &known)
+	switch {
+	case err != nil:
 		return 0, 0, false, fmt.Errorf("ledger: extent: %w", err)
+	case known.Bool && !low.Valid:
+		return 0, -1, true, nil
+	default:
+		return slot.Slot(low.Int64), slot.Slot(high.Int64), known.Bool, nil
 	}
-	return slot.Slot(low.Int64), slot.Slot(high.Int64), low.Valid, nil
-}
-
-// nodeExtent reads the details, which alone know of nodes.
-func (s *Store) nodeExtent(ctx context.Context, f ledger.Filter) (first, last slot.Slot, ok bool, err error) {
-	err = s.Details(ctx, ledger.DetailFilter{Filter: f}, func(row ledger.DetailRow) error {
-		for i := range row.Parts {
-			at := row.Parts[i].Slot
-			if !ok {
-				first, last, ok = at, at, true
-			}
-			first, last = min(first, at), max(last, at)
-		}
-		return nil
-	})
-	return first, last, ok, err
 }
 
 // Rejected implements [ledger.Reader].
