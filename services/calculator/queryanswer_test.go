@@ -548,6 +548,28 @@ func TestWatchGoesOn(t *testing.T) {
 	}
 	_, err = foreign.Recv()
 	fails(t, err, codes.InvalidArgument, reasonTokenStale, "resume_token")
+
+	// One that was restored from a back-up counts again from there.
+	at := watched{ID: 1 << 40}
+	if at.Ledger, err = w.store.Incarnation(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := requestSum(&ledgerv1.WatchEmissionsRequest{Selection: &ledgerv1.Selection{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := encodeToken(sum, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restored, err := w.ledger.WatchEmissions(t.Context(), &ledgerv1.WatchEmissionsRequest{
+		Selection: &ledgerv1.Selection{}, ResumeToken: token,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = restored.Recv()
+	fails(t, err, codes.InvalidArgument, reasonTokenStale, "resume_token")
 }
 
 func TestWatchShowsLife(t *testing.T) {

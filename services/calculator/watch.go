@@ -60,7 +60,12 @@ func (q *queries) resume(ctx context.Context, at watched) error {
 	if err != nil {
 		return err
 	}
-	if at.Ledger != incarnation {
+	last, err := q.books.LastDetail(ctx)
+	if err != nil {
+		return err
+	}
+	// A ledger that was restored from a back-up gives its ids anew.
+	if at.Ledger != incarnation || at.ID > last {
 		return fault.WithReason(fault.WithFields(
 			fault.New(fault.Invalid, "the resume token is of another ledger: begin anew, from the start or from now"),
 			fault.Field("resume_token", "of another ledger"),
