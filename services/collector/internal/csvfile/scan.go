@@ -258,6 +258,9 @@ func (s *scanner) finish(problems Problems, r *Reader, content []byte) (*Summary
 				"started at %s, this row lies at %s, more than 10 minutes ahead of now: choose an earlier start_at", text(*at), text(end)))}
 		}
 	}
+	if message := s.checkRun(); message != "" {
+		return nil, Problems{r0(s.m, message)}
+	}
 	spec := s.m.Spec()
 	if gap := spec.Gap(); s.m.Kind != segment.CumulativeEnergy && sum.MedianStepMS > gap {
 		return nil, Problems{r0(s.m, fmt.Sprintf(
@@ -271,6 +274,23 @@ func (s *scanner) finish(problems Problems, r *Reader, content []byte) (*Summary
 		}
 	}
 	return sum, nil
+}
+
+// checkRun finds a run that leaves nothing of the file, or that began before there
+// were any: most likely its times are of another unit or clock.
+func (s *scanner) checkRun() string {
+	const hint = "run_start and run_stop are in the file's own clock, in RFC 3339 or Unix milliseconds"
+	start, stop := s.m.RunStartMS, s.m.RunStopMS
+	switch {
+	case start != nil && *start > s.sum.LatestMS:
+		return fmt.Sprintf("run_start %s is after the last row, at %s: %s", text(*start), text(s.sum.LatestMS), hint)
+	case stop != nil && *stop < s.sum.EarliestMS:
+		return fmt.Sprintf("run_stop %s is before the first row, at %s: %s", text(*stop), text(s.sum.EarliestMS), hint)
+	case start != nil && !s.opts.AnyYear && *start+s.sum.ShiftMS(s.m.StartAtMS) < earliestMS:
+		return fmt.Sprintf("run_start %s is before the year 2000, or start_at moves it there: %s", text(*start), hint)
+	default:
+		return ""
+	}
 }
 
 func (s *scanner) wrong(line int64, column, message string) *Error {
