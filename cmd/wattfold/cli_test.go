@@ -9,6 +9,7 @@ import (
 	"time"
 
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
+	telemetryv1 "github.com/wattfold/wattfold/proto/gen/wattfold/telemetry/v1"
 )
 
 func TestParseTime(t *testing.T) {
@@ -42,6 +43,18 @@ func TestParseClockReadsMilliseconds(t *testing.T) {
 	}
 	if _, err := parseClock("run-start", "17159603.5"); err == nil {
 		t.Error("parseClock of a fraction succeeded")
+	}
+}
+
+func TestWarnRefused(t *testing.T) {
+	var out bytes.Buffer
+	(&app{err: &out}).warnRefused(&telemetryv1.ImportResult{
+		Batches: 64, Refused: map[string]uint64{"posting_overflow": 22, "malformed": 1},
+	})
+	const want = "warning: 1 of 64 batches do not count, or not as a whole (malformed)\n" +
+		"warning: 22 of 64 batches do not count, or not as a whole (posting_overflow: more energy than a ledger can hold: is the unit right?)\n"
+	if out.String() != want {
+		t.Errorf("warned %q, want %q", out.String(), want)
 	}
 }
 

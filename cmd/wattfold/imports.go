@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -53,7 +54,11 @@ func (a *app) importSamplesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.print(result, importTable(result))
+			a.warnRefused(result)
+			if err := a.print(result, importTable(result)); err != nil {
+				return err
+			}
+			return refusedSeries(result.GetRefused())
 		},
 	}
 	f.register(cmd)
@@ -121,6 +126,23 @@ func (a *app) importSamples(ctx context.Context, m *telemetryv1.SampleMapping, f
 	}
 }
 
+// refusedSeries is the error of an import of which the ledger refused a part.
+func refusedSeries(refused map[string]uint64) error {
+	if len(refused) == 0 {
+		return nil
+	}
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(refused)) {
+		parts = append(parts, fmt.Sprintf("%d %s", refused[reason], reason))
+	}
+	text := "the ledger refused series of batches: " + strings.Join(parts, ", ")
+	if refused["duplicate_meter"] > 0 {
+		text += "; a duplicate_meter was read at the same time by another import or collector, which came first: " +
+			"import under that --import-id with --replace, or name another --device"
+	}
+	return errors.New(text)
+}
+
 // open opens a file or standard input and tells its size, 0 if it is not known.
 func (a *app) open(file string) (io.ReadCloser, uint64, error) {
 	if file == "-" {
@@ -186,6 +208,24 @@ func (p *progressMeter) show(v *telemetryv1.ImportProgress) {
 func (p *progressMeter) end() {
 	if p.shown != "" {
 		fmt.Fprint(p.out, "\r\033[K")
+	}
+}
+
+// refusals explain what a ledger refuses of a file that was right by itself.
+var refusals = map[string]string{
+	"duplicate_meter":  "another import or collector has brought these meters at that time",
+	"posting_overflow": "more energy than a ledger can hold: is the unit right?",
+	"superseded":       "a newer replacement of this import was there before",
+}
+
+// warnRefused says that not all of a file counts, whatever the output.
+func (a *app) warnRefused(r *telemetryv1.ImportResult) {
+	for _, reason := range slices.Sorted(maps.Keys(r.GetRefused())) {
+		text := reason
+		if why := refusals[reason]; why != "" {
+			text += ": " + why
+		}
+		fmt.Fprintf(a.err, "warning: %d of %d batches do not count, or not as a whole (%s)\n", r.GetRefused()[reason], r.GetBatches(), text)
 	}
 }
 
