@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +57,10 @@ func (a *app) importSamplesCommand() *cobra.Command {
 			if err := a.print(result, importTable(result)); err != nil {
 				return err
 			}
-			return refusedSeries(result.GetRefused())
+			if len(result.GetRefused()) > 0 {
+				return errors.New("not all of the file counts: the ledger refused a part of it")
+			}
+			return nil
 		},
 	}
 	f.register(cmd)
@@ -124,23 +126,6 @@ func (a *app) importSamples(ctx context.Context, m *telemetryv1.SampleMapping, f
 		}
 		meter.show(answer.GetProgress())
 	}
-}
-
-// refusedSeries is the error of an import of which the ledger refused a part.
-func refusedSeries(refused map[string]uint64) error {
-	if len(refused) == 0 {
-		return nil
-	}
-	var parts []string
-	for _, reason := range slices.Sorted(maps.Keys(refused)) {
-		parts = append(parts, fmt.Sprintf("%d %s", refused[reason], reason))
-	}
-	text := "the ledger refused series of batches: " + strings.Join(parts, ", ")
-	if refused["duplicate_meter"] > 0 {
-		text += "; a duplicate_meter was read at the same time by another import or collector, which came first: " +
-			"import under that --import-id with --replace, or name another --device"
-	}
-	return errors.New(text)
 }
 
 // open opens a file or standard input and tells its size, 0 if it is not known.
@@ -213,7 +198,7 @@ func (p *progressMeter) end() {
 
 // refusals explain what a ledger refuses of a file that was right by itself.
 var refusals = map[string]string{
-	"duplicate_meter":  "another import or collector has brought these meters at that time",
+	"duplicate_meter":  "another import or collector has brought these meters at that time: replace it under its --import-id, or name another --device",
 	"posting_overflow": "more energy than a ledger can hold: is the unit right?",
 	"superseded":       "a newer replacement of this import was there before",
 }

@@ -28,7 +28,7 @@ func (a *app) zonesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := &table{head: []string{"ZONE", "NAME", "SIGNAL", "SOURCE", "PRODUCT", "FROM", "TO", "REVISIONS"}}
+			t := &table{head: []string{"ZONE", "NAME", "SIGNAL", "SOURCE", "PRODUCT", "FROM", "TO", "RECORDS"}}
 			for _, z := range zones {
 				for _, l := range z.GetTimelines() {
 					t.add(z.GetZone(), z.GetDisplayName(), label(l.GetSignal(), "SIGNAL_"), l.GetSource(), l.GetProduct(),

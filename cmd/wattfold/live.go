@@ -22,8 +22,8 @@ const (
 	logPause      = 30 * time.Second
 )
 
-// live shows the fleet's figures as they are, asked through the gateway like
-// anyone would.
+// live shows the figures of the demo's fleet as they are, asked through the gateway
+// like anyone would.
 type live struct {
 	log    *slog.Logger
 	client *client
@@ -77,7 +77,7 @@ func (l *live) run(ctx context.Context) error {
 // watch keeps the nodes' power from the stream of committed segments, and takes
 // the stream up again where it broke off.
 func (l *live) watch(ctx context.Context) {
-	request := &ledgerv1.WatchEmissionsRequest{}
+	request := &ledgerv1.WatchEmissionsRequest{Selection: &ledgerv1.Selection{Site: demoSite}}
 	for ctx.Err() == nil {
 		stream, err := l.client.ledger.WatchEmissions(ctx, request)
 		for err == nil {
@@ -161,7 +161,7 @@ func (l *live) line(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	answer, err := l.client.ledger.GetStatement(ctx, &ledgerv1.GetStatementRequest{Selection: &ledgerv1.Selection{}})
+	answer, err := l.client.ledger.GetStatement(ctx, &ledgerv1.GetStatementRequest{Selection: &ledgerv1.Selection{Site: demoSite}})
 	if err != nil {
 		return "", err
 	}
@@ -188,7 +188,7 @@ func (l *live) line(ctx context.Context) (string, error) {
 	now := "waiting for samples"
 	switch {
 	case nodes > 0 && facilityKW > 0:
-		now = fmt.Sprintf("%d nodes · %.1f kW · %.0f g/kWh · %.0f g/h", nodes, kw, gramsPerHour/facilityKW, gramsPerHour)
+		now = fmt.Sprintf("%d nodes · %.1f kW (%.1f with PUE) · %.0f g/kWh · %.0f g/h", nodes, kw, facilityKW, gramsPerHour/facilityKW, gramsPerHour)
 	case nodes > 0:
 		now = fmt.Sprintf("%d nodes · %.1f kW · no intensity", nodes, kw)
 	}

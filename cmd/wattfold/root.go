@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -124,13 +125,24 @@ func (a *app) report(err error) int {
 	return exitError
 }
 
+// fieldOfMapping is how the API names what a flag said.
+var fieldOfMapping = regexp.MustCompile(`\bmapping\.([a-z_]+)`)
+
+// byFlag names flags in place of the API's fields.
+func byFlag(message string) string {
+	return fieldOfMapping.ReplaceAllStringFunc(message, func(field string) string {
+		return "--" + strings.ReplaceAll(strings.TrimPrefix(field, "mapping."), "_", "-")
+	})
+}
+
 func (a *app) reportStatus(st *status.Status) int {
-	fmt.Fprintln(a.err, "error:", st.Message())
+	fmt.Fprintln(a.err, "error:", byFlag(st.Message()))
 	for _, detail := range st.Details() {
 		if bad, ok := detail.(*errdetails.BadRequest); ok {
 			for _, v := range bad.GetFieldViolations() {
-				if line := v.GetField() + ": " + v.GetDescription(); !strings.Contains(st.Message(), v.GetDescription()) {
-					fmt.Fprintln(a.err, " ", line)
+				// A file's lines stand in the message already.
+				if v.GetField() != "chunk" && !strings.Contains(st.Message(), v.GetDescription()) {
+					fmt.Fprintln(a.err, " ", byFlag(v.GetField()+": "+v.GetDescription()))
 				}
 			}
 		}
@@ -139,7 +151,11 @@ func (a *app) reportStatus(st *status.Status) int {
 	case codes.NotFound:
 		return exitNoData
 	case codes.Unavailable:
-		fmt.Fprintf(a.err, "  Is a gateway running at %s? Start one with 'wattfold up', or name it with --server.\n", a.server)
+		if strings.Contains(st.Message(), "connection error") || strings.Contains(st.Message(), "name resolver") {
+			fmt.Fprintf(a.err, "  Is a gateway running at %s? Start one with 'wattfold up', or name it with --server.\n", a.server)
+		} else {
+			fmt.Fprintln(a.err, "  The gateway answers, but what is behind it does not: its /readyz tells which.")
+		}
 	}
 	return exitError
 }

@@ -2,10 +2,15 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	fleetv1 "github.com/wattfold/wattfold/proto/gen/wattfold/fleet/v1"
+	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
 )
 
 func (a *app) sitesCommand() *cobra.Command {
@@ -31,6 +36,9 @@ func (a *app) createSiteCommand() *cobra.Command {
 		Short: "Create a site; what it says holds, and is known, since ever",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if v, err := strconv.ParseFloat(pue, 64); pue != "" && (err != nil || v < 1) {
+				return fmt.Errorf("--pue %q: want a decimal number of at least 1, such as 1.10", pue)
+			}
 			c, err := a.dial()
 			if err != nil {
 				return err
@@ -41,6 +49,9 @@ func (a *app) createSiteCommand() *cobra.Command {
 			})
 			if err != nil {
 				return err
+			}
+			if _, err := c.grid.GetIntensity(cmd.Context(), &gridv1.GetIntensityRequest{Zone: zone}); zone != "" && status.Code(err) == codes.NotFound {
+				fmt.Fprintf(a.err, "warning: nothing is known of a zone %s yet; its energy is unpriced until intensities are imported ('wattfold zones' lists what there is)\n", zone)
 			}
 			return a.print(answer.GetSite(), sitesTable([]*fleetv1.Site{answer.GetSite()}))
 		},

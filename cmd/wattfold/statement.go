@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -32,8 +33,8 @@ func (f *selectionFlags) register(cmd *cobra.Command) {
 	flags.StringVar(&f.project, "project", "", "only this project")
 	flags.StringVar(&f.node, "node", "", "only this node")
 	flags.StringVar(&f.component, "component", "", "only this component")
-	flags.StringVar(&f.from, "from", "", "start of the range (default: the first energy of the selection)")
-	flags.StringVar(&f.to, "to", "", "end of the range, exclusive (default: the last energy of the selection)")
+	flags.StringVar(&f.from, "from", "", "start of the range, with --to (default: all energy of the selection)")
+	flags.StringVar(&f.to, "to", "", "end of the range, exclusive, with --from")
 	flags.StringVar(&f.last, "last", "", "the range that ends now, such as 24h or 7d")
 	flags.StringVar(&f.pricing, "pricing", "", "latest (default) or as-known-then")
 	flags.StringVar(&f.asOf, "as-of", "", "by what was recorded by then, energy and factors alike")
@@ -170,7 +171,7 @@ func (a *app) statement(ctx context.Context, c *client, q *ledgerv1.QueryStateme
 	}
 	s := answer.GetStatement()
 	if a.output == "csv" {
-		return a.print(s, statementsTable([]*ledgerv1.Statement{s}))
+		return a.print(s, a.statementsTable([]*ledgerv1.Statement{s}))
 	}
 	return a.print(s, statementSheet(s, answer.GetFreshness()))
 }
@@ -185,7 +186,7 @@ func (a *app) queryStatements(ctx context.Context, c *client, q *ledgerv1.QueryS
 		answer.Statements = append(answer.Statements, page.GetStatements()...)
 		answer.Pricing, answer.Freshness = page.GetPricing(), page.GetFreshness()
 		if q.PageToken = page.GetNextPageToken(); q.PageToken == "" {
-			return a.print(answer, statementsTable(answer.GetStatements()))
+			return a.print(answer, a.statementsTable(answer.GetStatements()))
 		}
 	}
 }
@@ -202,12 +203,16 @@ func (a *app) explain(ctx context.Context, c *client, q *ledgerv1.QueryStatement
 	}
 	t := &table{head: []string{"SLOT", "SITE", "RUN", "COMPONENT", "MICROJOULES", "PUE", "G/KWH", "SOURCE", "QUALITY", "GRAMS"}}
 	for _, term := range terms {
+		grams := "-"
+		if term.Grams != nil {
+			grams = exactly(term.GetGrams())
+		}
 		factor, source, quality := "-", "-", "-"
 		if v := term.GetFactor(); v != nil {
 			factor, source, quality = v.GetDecimal(), v.GetSource(), label(v.GetQuality(), "QUALITY_")
 		}
 		t.add(clock(term.GetSlotStart()), term.GetSite(), orDash(term.GetRun()), term.GetComponent(), term.GetItMicrojoules(),
-			orDash(term.GetPue()), factor, source, quality, number(term.Grams))
+			orDash(term.GetPue()), factor, source, quality, grams)
 	}
 	return a.print(&ledgerv1.ExplainStatementResponse{Terms: terms}, t)
 }
@@ -266,8 +271,13 @@ func qualityNote(shares []*ledgerv1.QualityShare) string {
 
 func span(ms int64) string { return (time.Duration(ms) * time.Millisecond).String() }
 
-// statementsTable is many statements: a line a group and bucket.
-func statementsTable(list []*ledgerv1.Statement) *table {
+// statementsTable is many statements: a line a group and bucket. For people
+// figures are short; in CSV they are whole.
+func (a *app) statementsTable(list []*ledgerv1.Statement) *table {
+	figure := func(v float64, decimals int) string { return strconv.FormatFloat(v, 'f', decimals, 64) }
+	if a.output == "csv" {
+		figure = func(v float64, _ int) string { return exactly(v) }
+	}
 	t := &table{head: []string{"FROM", "TO"}}
 	var keys []string
 	if len(list) > 0 {
@@ -276,7 +286,16 @@ func statementsTable(list []*ledgerv1.Statement) *table {
 	for _, key := range keys {
 		t.head = append(t.head, strings.ToUpper(key))
 	}
+	if a.output == "csv" {
+		t.head = append(t.head, "IT_MICROJOULES")
+	}
 	t.head = append(t.head, "IT_KWH", "FACILITY_KWH", "MEAN_KW", "SIGNAL", "GRAMS", "G_PER_KWH", "UNPRICED_KWH", "COVERAGE")
+	optional := func(v *float64, decimals int) string {
+		if v == nil {
+			return "-"
+		}
+		return figure(*v, decimals)
+	}
 	for _, s := range list {
 		effective := s.GetInterval().GetEffective()
 		row := []string{clock(effective.GetStartTime()), clock(effective.GetEndTime())}
@@ -284,14 +303,17 @@ func statementsTable(list []*ledgerv1.Statement) *table {
 			row = append(row, orDash(s.GetGroup()[key]))
 		}
 		e := s.GetEnergy()
-		row = append(row, fmt.Sprintf("%.6f", e.GetItKwh()), fmt.Sprintf("%.6f", e.GetFacilityKwh()), fmt.Sprintf("%.3f", e.GetMeanKw()))
-		coverage := "-"
-		if c := s.GetCoverage(); c != nil && c.Ratio != nil {
-			coverage = fmt.Sprintf("%.4f", c.GetRatio())
+		if a.output == "csv" {
+			row = append(row, e.GetItMicrojoules())
+		}
+		row = append(row, figure(e.GetItKwh(), 6), figure(e.GetFacilityKwh(), 6), figure(e.GetMeanKw(), 3))
+		var ratio *float64
+		if c := s.GetCoverage(); c != nil {
+			ratio = c.Ratio
 		}
 		for _, m := range s.GetEmissions() {
-			t.add(append(slices.Clone(row), label(m.GetSignal(), "SIGNAL_"), fmt.Sprintf("%.3f", m.GetGrams()),
-				number(m.MeanGramsPerKwh), fmt.Sprintf("%.6f", m.GetUnpricedKwh()), coverage)...)
+			t.add(append(slices.Clone(row), label(m.GetSignal(), "SIGNAL_"), figure(m.GetGrams(), 3),
+				optional(m.MeanGramsPerKwh, 3), figure(m.GetUnpricedKwh(), 6), optional(ratio, 4))...)
 		}
 	}
 	return t

@@ -124,6 +124,9 @@ func number(v *float64) string {
 	return fmt.Sprintf("%.3f", *v)
 }
 
+// exactly prints a figure so that reading it gives the same one.
+func exactly(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+
 func label(enum fmt.Stringer, prefix string) string {
 	return strings.ToLower(strings.TrimPrefix(enum.String(), prefix))
 }

@@ -91,34 +91,29 @@ func (q *queries) statement(ctx context.Context, p *plan, bucket slots, c *cell)
 	if s.provenance, err = p.provenanceOf(ctx, c); err != nil {
 		return nil, err
 	}
-	s.rejected, err = q.rejectedOf(ctx, p, p.sitesOf(c))
+	// Refusals are counted by site and day, so they say nothing of a part of a
+	// site, nor of what was known at an earlier moment.
+	if p.wholeSites() && p.by != pricedAsOf {
+		s.rejected, err = q.rejectedOf(ctx, p, p.sitesOf(c))
+	}
 	return s, err
 }
 
-// sitesOf returns the sites that a cell is of; none: all there are.
+// wholeSites reports whether the question is for sites as a whole.
+func (p *plan) wholeSites() bool {
+	return p.selection == selection{site: p.site} && (len(p.groupBy) == 0 || len(p.groupBy) == 1 && p.groupBy[0] == bySite)
+}
+
+// sitesOf returns the sites of a cell of whole sites; none means all.
 func (p *plan) sitesOf(c *cell) []string {
-	if p.site != "" {
+	switch {
+	case p.site != "":
 		return []string{p.site}
-	}
-	if i := slices.Index(p.groupBy, bySite); i >= 0 {
-		return []string{c.key[i]}
-	}
-	if p.selection == (selection{}) && len(p.groupBy) == 0 {
+	case len(p.groupBy) == 1:
+		return []string{c.key[0]}
+	default:
 		return nil
 	}
-	var sites []string
-	for _, t := range c.tallies {
-		sites = append(sites, t.rates.site)
-	}
-	if len(sites) > 0 {
-		return sites
-	}
-	for i := range p.windows { // nothing but silence
-		if w := &p.windows[i]; !slices.Contains(sites, w.Site) {
-			sites = append(sites, w.Site)
-		}
-	}
-	return sites
 }
 
 // provenanceOf lists the factors that a cell used: signals in the order asked for,

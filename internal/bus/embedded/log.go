@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,7 +14,10 @@ import (
 // serverLog passes on what the server warns of. What it notes of its own life is
 // of interest to nobody who did not start it as a program.
 type serverLog struct {
-	log   *slog.Logger
+	log *slog.Logger
+	// up is set once the server takes clients. What it warns of before is the repair
+	// of what a kill left, which is its job.
+	up    atomic.Bool
 	fatal atomic.Value // string: why the server would have exited as a program
 }
 
@@ -22,7 +26,11 @@ func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
 
 func (l *serverLog) Warnf(format string, args ...any) {
-	l.log.Warn("nats server", "text", fmt.Sprintf(format, args...))
+	level := slog.LevelInfo
+	if l.up.Load() {
+		level = slog.LevelWarn
+	}
+	l.log.Log(context.Background(), level, "nats server", "text", fmt.Sprintf(format, args...))
 }
 
 func (l *serverLog) Errorf(format string, args ...any) {
@@ -44,6 +52,7 @@ func (l *serverLog) ready(s *server.Server) error {
 		}
 		switch {
 		case up && s.JetStreamEnabled():
+			l.up.Store(true)
 			return nil
 		case up:
 			return errors.New("came up without JetStream")

@@ -10,6 +10,7 @@ import (
 )
 
 var (
+	errNotANumber = errors.New("is not a number")
 	errNaN        = errors.New("is not a number (NaN): remove the row or repair the value")
 	errOutOfRange = errors.New("is out of range")
 )
@@ -232,7 +233,7 @@ func notANumber(text []byte) error {
 	case bytes.EqualFold(bytes.TrimLeft(text, "+-"), []byte("nan")):
 		return errNaN
 	}
-	return fmt.Errorf("%q is not a number", clip(text))
+	return fmt.Errorf("%q %w: remove the row or repair the value", clip(text), errNotANumber)
 }
 
 // clip keeps messages short whatever the file holds.

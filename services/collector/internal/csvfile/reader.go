@@ -214,14 +214,21 @@ func (m *Mapping) parseTime(text []byte) (ms int64, rounded bool, err error) {
 		}
 		var t time.Time
 		if t, err = time.Parse(layout, string(text)); err != nil {
-			return 0, false, fmt.Errorf("%q is no time of the format %s", clip(text), m.TimeFormat)
+			return 0, false, m.notATime(text)
 		}
 		ms, rounded = roundMS(t)
+	}
+	if errors.Is(err, errNotANumber) {
+		return 0, false, m.notATime(text)
 	}
 	if err == nil && (ms <= minTimeMS || ms >= maxTimeMS) {
 		err = fmt.Errorf("%q is out of range as a time of the format %s", clip(text), m.TimeFormat)
 	}
 	return ms, rounded, err
+}
+
+func (m *Mapping) notATime(text []byte) error {
+	return fmt.Errorf("%q is no time of the format %s: give another --time-format (rfc3339, unix, unix_ms, or a layout)", clip(text), m.TimeFormat)
 }
 
 // maxTimeMS and minTimeMS bound any instant, so that no difference overflows.

@@ -863,7 +863,9 @@ type Statement struct {
 	Provenance []*Provenance `protobuf:"bytes,6,rep,name=provenance,proto3" json:"provenance,omitempty"`
 	// Slots in it are younger than an hour and may still grow.
 	Provisional bool `protobuf:"varint,7,opt,name=provisional,proto3" json:"provisional,omitempty"`
-	// Readings that count for nothing, by reason, in the selected sites.
+	// Readings, series and batches of the selected sites that count for nothing, by
+	// reason, whenever they came. Empty when part of a site is selected or grouped
+	// by, and AS_OF an earlier moment: they are counted by site alone.
 	Rejected      map[string]uint64 `protobuf:"bytes,8,rep,name=rejected,proto3" json:"rejected,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
