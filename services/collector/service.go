@@ -237,10 +237,14 @@ func (s *Service) replay(ctx context.Context, c *ReplayConfig) error {
 	return nil
 }
 
-// sink is the spool with the collector's own Append.
+// sink is the spool as a source sees it.
 type sink struct {
 	*spool.Spool
 	append func(context.Context, *spool.Group) error
+}
+
+func (s *sink) Reserve(source, site string, n int) (spool.Key, uint64) {
+	return s.Spool.Reserve(s.ProducerOf(source), site, n)
 }
 
 func (s *sink) Append(ctx context.Context, g *spool.Group) error { return s.append(ctx, g) }

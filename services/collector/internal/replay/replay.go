@@ -29,8 +29,8 @@ const (
 
 // Sink is the spool as a replay sees it.
 type Sink interface {
-	// Reserve numbers a batch of a site.
-	Reserve(site string, n int) (key spool.Key, first uint64)
+	// Reserve numbers a batch of a source and a site.
+	Reserve(source, site string, n int) (key spool.Key, first uint64)
 	// Append returns when the group is on the disk; it waits while there is no
 	// room.
 	Append(ctx context.Context, g *spool.Group) error
@@ -400,7 +400,7 @@ func (r *Replay) cut(s *batch.Series, closed bool) error {
 	if s.Open() == 0 {
 		return nil
 	}
-	key, sequence := r.sink.Reserve(r.cfg.Mapping.Site, 1)
+	key, sequence := r.sink.Reserve(r.source, r.cfg.Mapping.Site, 1)
 	samples := s.Open()
 	data, err := s.Cut(nil, batch.Identity{Producer: key.Producer, Epoch: key.Epoch, Sequence: sequence, Site: key.Site}, closed)
 	if err != nil {

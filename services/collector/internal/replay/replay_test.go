@@ -35,7 +35,7 @@ type memory struct {
 
 var errDied = errors.New("killed")
 
-func (m *memory) Reserve(site string, n int) (spool.Key, uint64) {
+func (m *memory) Reserve(_, site string, n int) (spool.Key, uint64) {
 	first := m.next + 1
 	m.next += uint64(n)
 	return spool.Key{Site: site, Epoch: m.epoch}, first

@@ -15,7 +15,8 @@
 //
 // On disk a spool is a directory:
 //
-//	id                     the producer id, drawn when the spool is made
+//	id                     drawn when the spool is made; the producer ids of its
+//	                       sources are derived from it
 //	lock                   held while the spool is open
 //	cursors                cursors of sources whose groups are deleted
 //	0000000000000001.spool segments: groups, one behind the other

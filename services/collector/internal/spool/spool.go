@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -81,7 +82,7 @@ type Spool struct {
 	segments []*segment // ascending; the last is open if active is set
 	active   *os.File
 	buf      []byte
-	next     map[string]uint64 // by site
+	next     map[Key]uint64 // the last number given
 	keys     []*keyState
 	byKey    map[Key]int
 	cursors  map[string]cursor
@@ -144,7 +145,7 @@ func Open(log *slog.Logger, dir string, opts Options) (*Spool, error) {
 	}
 	s := &Spool{
 		log: log, dir: dir, opts: opts, lock: lock,
-		next: make(map[string]uint64), byKey: make(map[Key]int),
+		next: make(map[Key]uint64), byKey: make(map[Key]int),
 		cursors: make(map[string]cursor), changed: make(chan struct{}),
 	}
 	if err := s.load(); err != nil {
@@ -375,15 +376,25 @@ func (s *Spool) Producer() [16]byte { return s.producer }
 // Epoch returns the epoch that was drawn when the spool was opened; never 0.
 func (s *Spool) Epoch() uint64 { return s.epoch }
 
-// Reserve numbers n batches of this epoch for a site and returns the first
-// number. Whoever reserves must append: a number without a batch holds the
-// ledger's floor down for the rest of the epoch.
-func (s *Spool) Reserve(site string, n int) (key Key, first uint64) {
+// ProducerOf returns the id under which a source of this spool numbers its
+// batches: of the spool's partition, and the source's alone, so that two sources
+// that read one meter are two producers to the ledger, which counts one.
+func (s *Spool) ProducerOf(source string) [16]byte {
+	sum := sha256.Sum256(append(s.producer[:], source...))
+	sum[0] = s.producer[0]
+	return [16]byte(sum[:16])
+}
+
+// Reserve numbers n batches of this epoch for a producer and a site and returns
+// the first number. Whoever reserves must append: a number without a batch holds
+// the ledger's floor down for the rest of the epoch.
+func (s *Spool) Reserve(producer [16]byte, site string, n int) (key Key, first uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first = s.next[site] + 1
-	s.next[site] += uint64(n)
-	return Key{Site: site, Producer: s.producer, Epoch: s.epoch}, first
+	key = Key{Site: site, Producer: producer, Epoch: s.epoch}
+	first = s.next[key] + 1
+	s.next[key] += uint64(n)
+	return key, first
 }
 
 // Cursor returns where the source stood after its last group.
@@ -437,7 +448,8 @@ func (s *Spool) Append(ctx context.Context, g *Group) error {
 	}
 	s.index(seg, &p, seg.size, len(s.buf))
 	for _, r := range seg.groups[seg.count-1].runs {
-		if k := s.keys[r.key]; k.Key.Producer == s.producer && k.Key.Epoch == s.epoch {
+		k := s.keys[r.key]
+		if _, ours := s.next[k.Key]; ours {
 			k.known = true
 		}
 	}

@@ -32,7 +32,7 @@ func open(t *testing.T, dir string, opts Options) *Spool {
 // put appends a group of n own batches.
 func put(t *testing.T, s *Spool, source string, n int) []Batch {
 	t.Helper()
-	key, first := s.Reserve("site", n)
+	key, first := s.Reserve(s.Producer(), "site", n)
 	g := &Group{Source: source, Cursor: fmt.Appendf(nil, "%s@%d", source, first), Trace: "trace"}
 	for i := range n {
 		sequence := first + uint64(i)
@@ -310,7 +310,7 @@ func TestBackPressure(t *testing.T) {
 	put(t, s, "a", 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	key, first := s.Reserve("site", 1)
+	key, first := s.Reserve(s.Producer(), "site", 1)
 	g := &Group{Batches: []Batch{{Key: key, Sequence: first, Data: []byte("x")}}}
 	if err := s.Append(ctx, g); !errors.Is(err, context.Canceled) {
 		t.Fatalf("a full spool waits: %v", err)
@@ -545,4 +545,37 @@ func FuzzGroup(f *testing.F) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// Two sources of a spool are two producers of one partition, the same ones after
+// a restart, and each numbers by itself.
+func TestSourcesAreProducers(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, DefaultOptions())
+	a, b := s.ProducerOf("a"), s.ProducerOf("b")
+	if a == b || a == s.Producer() || a[0] != s.Producer()[0] || b[0] != a[0] {
+		t.Errorf("spool %x has the sources %x and %x", s.Producer(), a, b)
+	}
+	for _, producer := range [][16]byte{a, b, a} {
+		key, first := s.Reserve(producer, "site", 2)
+		want := uint64(1)
+		if producer == a && len(s.Keys()) > 1 {
+			want = 3
+		}
+		if first != want || key.Producer != producer || key.Epoch != s.Epoch() {
+			t.Errorf("reserved %d of %+v, want %d", first, key, want)
+		}
+		if err := s.Append(t.Context(), &Group{Batches: []Batch{{Key: key, Sequence: first, Data: []byte("x")}}}); err != nil {
+			t.Fatal(err)
+		}
+		if k, ok := s.KeyState(key); !ok || !k.Known {
+			t.Errorf("%+v of this process is not known", key)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if again := open(t, dir, DefaultOptions()); again.ProducerOf("a") != a {
+		t.Error("a source is another producer after a restart")
+	}
 }
