@@ -139,6 +139,8 @@ func (a *accumulator) message(ctx context.Context, subject string, data []byte) 
 	switch {
 	case string(v.Site) != s.name:
 		return a.refuse(ctx, s, v.Header, v, reasonSite)
+	case v.Ticks[0] < firstTickMS || v.Ticks[len(v.Ticks)-1] > lastTickMS:
+		return a.refuse(ctx, s, v.Header, v, segment.OutOfRange.String())
 	case tooLong(v):
 		return a.refuse(ctx, s, v.Header, v, reasonSpan)
 	case len(a.poisoned) > 0 && a.poisoned[batchID{s.name, key(v.Header), v.Sequence}]:

@@ -337,6 +337,13 @@ func reach(previousMS, firstMS int64) int64 {
 	return 0
 }
 
+// firstTickMS and lastTickMS bound the ticks of a batch to what the timestamps of
+// answers can tell, the years 1 to 9999, less a segment before the first.
+const (
+	firstTickMS = -62_135_596_800_000 + segment.MaxSegmentMS
+	lastTickMS  = 253_402_300_500_000
+)
+
 // maxParts bounds the parts of a batch, so that a small message cannot claim
 // years for thousands of series.
 const maxParts = 1 << 20

@@ -208,6 +208,22 @@ func TestNamesAreText(t *testing.T) {
 	})
 }
 
+// Ticks that no timestamp can tell are refused.
+func TestYearsAreOfTimestamps(t *testing.T) {
+	bothStores(t, func(t *testing.T, d *desk) {
+		const first, last = -62_135_596_800, 253_402_300_500
+		d.batches(
+			steady(1, 1, 1, first, first+10), steady(1, 1, 2, last-9, last+1), steady(1, 1, 3, 1<<42, 1<<42+10),
+			steady(1, 1, 4, last-10, last), steady(1, 1, 5, first+400*86400, first+400*86400+10),
+		)
+		d.want(ledger.Filter{}, 2*10*2000)
+		d.wantRejected(map[string]uint64{"out_of_range": 3})
+		if p := d.producer(ledger.ProducerKey{Producer: [16]byte{37, 1}, Epoch: 1}); p.Floor != 5 {
+			t.Errorf("floor %d", p.Floor)
+		}
+	})
+}
+
 func TestWorkloadsOfOneMeter(t *testing.T) {
 	bothStores(t, func(t *testing.T, d *desk) {
 		b := steady(1, 1, 1, 0, 10)
