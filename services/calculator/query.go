@@ -353,29 +353,21 @@ func nearSite(sites map[string]Site, name string) string {
 	return ""
 }
 
-// rejectedOf sums what was refused at the sites; of none, at all.
-func (q *queries) rejectedOf(ctx context.Context, p *plan, sites []string) (map[string]uint64, error) {
-	total := map[string]uint64{}
-	if len(sites) == 0 {
-		sites = []string{""}
+// rejectedOf returns what was refused at a site, or with an empty name at all of
+// them. It is read once a question: every bucket tells the same.
+func (q *queries) rejectedOf(ctx context.Context, p *plan, site string) (map[string]uint64, error) {
+	if counts, ok := p.rejected[site]; ok {
+		return counts, nil
 	}
-	for _, site := range sites {
-		counts, ok := p.rejected[site]
-		if !ok {
-			var err error
-			if counts, err = q.books.Rejected(ctx, site); err != nil {
-				return nil, err
-			}
-			if p.rejected == nil {
-				p.rejected = map[string]map[string]uint64{}
-			}
-			p.rejected[site] = counts
-		}
-		for reason, n := range counts {
-			total[reason] += n
-		}
+	counts, err := q.books.Rejected(ctx, site)
+	if err != nil {
+		return nil, err
 	}
-	return total, nil
+	if p.rejected == nil {
+		p.rejected = map[string]map[string]uint64{}
+	}
+	p.rejected[site] = counts
+	return counts, nil
 }
 
 // freshness is how far the ledger is.

@@ -94,7 +94,7 @@ func (q *queries) statement(ctx context.Context, p *plan, bucket slots, c *cell)
 	// Refusals are counted by site and day, so they say nothing of a part of a
 	// site, nor of what was known at an earlier moment.
 	if p.wholeSites() && p.by != pricedAsOf {
-		s.rejected, err = q.rejectedOf(ctx, p, p.sitesOf(c))
+		s.rejected, err = q.rejectedOf(ctx, p, p.wholeSite(c))
 	}
 	return s, err
 }
@@ -104,16 +104,12 @@ func (p *plan) wholeSites() bool {
 	return p.selection == selection{site: p.site} && (len(p.groupBy) == 0 || len(p.groupBy) == 1 && p.groupBy[0] == bySite)
 }
 
-// sitesOf returns the sites of a cell of whole sites; none means all.
-func (p *plan) sitesOf(c *cell) []string {
-	switch {
-	case p.site != "":
-		return []string{p.site}
-	case len(p.groupBy) == 1:
-		return []string{c.key[0]}
-	default:
-		return nil
+// wholeSite returns the site of a cell of whole sites; empty: all of them.
+func (p *plan) wholeSite(c *cell) string {
+	if p.site == "" && len(p.groupBy) == 1 {
+		return c.key[0]
 	}
+	return p.site
 }
 
 // provenanceOf lists the factors that a cell used: signals in the order asked for,
