@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/wattfold/wattfold/internal/daemon"
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
 	telemetryv1 "github.com/wattfold/wattfold/proto/gen/wattfold/telemetry/v1"
 )
@@ -111,8 +112,8 @@ func TestUsageExitsWithTwo(t *testing.T) {
 		"collector --replay f",
 	} {
 		var out, errOut bytes.Buffer
-		if code := execute(t.Context(), strings.Fields(line), strings.NewReader(""), &out, &errOut); code != exitUsage {
-			t.Errorf("wattfold %s: exit code %d, want %d\n%s", line, code, exitUsage, errOut.String())
+		if code := execute(t.Context(), strings.Fields(line), strings.NewReader(""), &out, &errOut); code != daemon.ExitUsage {
+			t.Errorf("wattfold %s: exit code %d, want %d\n%s", line, code, daemon.ExitUsage, errOut.String())
 		} else if !strings.HasPrefix(errOut.String(), "error: ") {
 			t.Errorf("wattfold %s: stderr %q", line, errOut.String())
 		}
@@ -122,8 +123,8 @@ func TestUsageExitsWithTwo(t *testing.T) {
 func TestNobodyAnswers(t *testing.T) {
 	var out, errOut bytes.Buffer
 	code := execute(t.Context(), strings.Fields("sites --server 127.0.0.1:1"), strings.NewReader(""), &out, &errOut)
-	if code != exitError || !strings.Contains(errOut.String(), "wattfold up") {
-		t.Errorf("exit code %d, stderr %q, want %d and what to do", code, errOut.String(), exitError)
+	if code != daemon.ExitError || !strings.Contains(errOut.String(), "wattfold up") {
+		t.Errorf("exit code %d, stderr %q, want %d and what to do", code, errOut.String(), daemon.ExitError)
 	}
 }
 
@@ -135,7 +136,7 @@ func TestVersionAndConfigNeedNoServer(t *testing.T) {
 		"--help":          "statement",
 	} {
 		var out, errOut bytes.Buffer
-		if code := execute(t.Context(), strings.Fields(line), strings.NewReader(""), &out, &errOut); code != exitOK || !strings.Contains(out.String(), want) {
+		if code := execute(t.Context(), strings.Fields(line), strings.NewReader(""), &out, &errOut); code != daemon.ExitOK || !strings.Contains(out.String(), want) {
 			t.Errorf("wattfold %s: exit code %d, stdout %q, stderr %q", line, code, out.String(), errOut.String())
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/wattfold/wattfold/internal/rpc"
 	fleetv1 "github.com/wattfold/wattfold/proto/gen/wattfold/fleet/v1"
 	gridv1 "github.com/wattfold/wattfold/proto/gen/wattfold/grid/v1"
 	ledgerv1 "github.com/wattfold/wattfold/proto/gen/wattfold/ledger/v1"
@@ -12,9 +13,6 @@ import (
 
 // defaultServer is where 'wattfold up' listens unless told otherwise.
 const defaultServer = "127.0.0.1:9090"
-
-// maxAnswer bounds an answer's size, as the gateway does.
-const maxAnswer = 16 << 20
 
 // client asks a gateway.
 type client struct {
@@ -39,7 +37,7 @@ func newClient(conn *grpc.ClientConn) *client {
 func (a *app) dial() (*client, error) {
 	conn, err := grpc.NewClient(a.server,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(rpc.MaxSend)))
 	if err != nil {
 		return nil, usagef("--server %q: %w", a.server, err)
 	}

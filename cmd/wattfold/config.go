@@ -109,7 +109,7 @@ func (a *app) configCommand() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error {
 			loaded, err := load(file, nil)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			return loaded.Print(a.out)
 		},

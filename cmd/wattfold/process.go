@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"os"
 
 	"google.golang.org/grpc"
 
@@ -17,10 +16,9 @@ const defaultDataDir = "wattfold-data"
 // inProcess runs a role with a log and telemetry. Logs go to standard error:
 // text for a person, JSON for a machine.
 func (a *app) inProcess(ctx context.Context, name string, level slog.Level, run func(context.Context, daemon.Env) error) error {
-	if text := os.Getenv("WATTFOLD_LOG_LEVEL"); text != "" {
-		if err := level.UnmarshalText([]byte(text)); err != nil {
-			return usagef("WATTFOLD_LOG_LEVEL=%s: use debug, info, warn or error", text)
-		}
+	level, err := daemon.LogLevel(level)
+	if err != nil {
+		return err
 	}
 	env := daemon.Env{Name: name, Stdin: a.in, Stdout: a.out, Stderr: a.err, Log: daemon.NewLogger(a.err, level)}
 	return daemon.Frame(ctx, env, run)

@@ -28,7 +28,7 @@ func (a *app) role(use, short string, flags map[string]flag, run func(context.Co
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		loaded, err := load(file, changed(cmd, paths))
 		if err != nil {
-			return usageError{err}
+			return err
 		}
 		return a.inProcess(cmd.Context(), "wattfold-"+cmd.Name(), slog.LevelInfo, func(ctx context.Context, env daemon.Env) error {
 			return run(ctx, env, loaded.Config)
@@ -59,7 +59,7 @@ func (a *app) collectorCommand() *cobra.Command {
 			if file != "" {
 				cfg.Collector.Replays = append(cfg.Collector.Replays, f.replay(file, speed, once))
 				if err := role.Under("collector", cfg.Collector.Validate()); err != nil {
-					return usageError{err}
+					return daemon.Usage(err)
 				}
 			}
 			return collectord.Run(ctx, env, collectord.Config{

@@ -13,24 +13,13 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/wattfold/wattfold/internal/daemon"
 )
 
-// Exit codes, which others script against.
-const (
-	exitOK     = 0
-	exitError  = 1
-	exitUsage  = 2
-	exitNoData = 4
-)
-
-// usageError is a command line that cannot be understood.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
+// usagef says that a command line cannot be understood.
 func usagef(format string, args ...any) error {
-	return usageError{fmt.Errorf(format, args...)}
+	return daemon.Usage(fmt.Errorf(format, args...))
 }
 
 // app is what every command shares.
@@ -54,7 +43,7 @@ func execute(ctx context.Context, args []string, in io.Reader, out, errOut io.Wr
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
 	if err == nil || errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return exitOK
+		return daemon.ExitOK
 	}
 	return a.report(err)
 }
@@ -117,12 +106,11 @@ func (a *app) report(err error) int {
 		return a.reportStatus(st)
 	}
 	fmt.Fprintln(a.err, "error:", err)
-	var usage usageError
-	if errors.As(err, &usage) || strings.HasPrefix(err.Error(), "unknown command") ||
+	if strings.HasPrefix(err.Error(), "unknown command") ||
 		strings.HasPrefix(err.Error(), "required flag") {
-		return exitUsage
+		return daemon.ExitUsage
 	}
-	return exitError
+	return daemon.Code(err)
 }
 
 // fieldOfMapping is how the API names what a flag said.
@@ -149,7 +137,7 @@ func (a *app) reportStatus(st *status.Status) int {
 	}
 	switch st.Code() {
 	case codes.NotFound:
-		return exitNoData
+		return daemon.ExitNoData
 	case codes.Unavailable:
 		if strings.Contains(st.Message(), "connection error") || strings.Contains(st.Message(), "name resolver") {
 			fmt.Fprintf(a.err, "  Is a gateway running at %s? Start one with 'wattfold up', or name it with --server.\n", a.server)
@@ -157,5 +145,5 @@ func (a *app) reportStatus(st *status.Status) int {
 			fmt.Fprintln(a.err, "  The gateway answers, but what is behind it does not: its /readyz tells which.")
 		}
 	}
-	return exitError
+	return daemon.ExitError
 }

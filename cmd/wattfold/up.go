@@ -41,7 +41,7 @@ func (a *app) upCommand() *cobra.Command {
 			}
 			loaded, err := load(file, flags)
 			if err != nil {
-				return usageError{err}
+				return err
 			}
 			level := slog.LevelInfo
 			if loaded.Config.Demo && daemon.Terminal(a.out) && os.Getenv("TERM") != "dumb" {

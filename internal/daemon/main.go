@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -75,6 +74,14 @@ func Exit(code int, err error) error {
 	return &exitError{code: code, err: err}
 }
 
+// Code returns the exit code of an error: that of [Exit], or 1.
+func Code(err error) int {
+	if e, ok := errors.AsType[*exitError](err); ok {
+		return e.code
+	}
+	return ExitError
+}
+
 // Silent returns an error that ends the program with the code and says nothing:
 // the answer has been written.
 func Silent(code int) error { return &exitError{code: code, err: errSilent} }
@@ -97,26 +104,35 @@ func Main(name string, run func(ctx context.Context, env Env) error) {
 // execute is [Main] without the process.
 func execute(ctx context.Context, env Env, run func(ctx context.Context, env Env) error) int {
 	env.Level = new(slog.LevelVar)
-	text := os.Getenv("WATTFOLD_LOG_LEVEL")
-	if err := env.Level.UnmarshalText([]byte(cmp.Or(text, "info"))); err != nil {
-		fmt.Fprintf(env.Stderr, "%s: WATTFOLD_LOG_LEVEL=%s: use debug, info, warn or error\n", env.Name, text)
-		return ExitUsage
+	level, err := LogLevel(slog.LevelInfo)
+	if err != nil {
+		fmt.Fprintf(env.Stderr, "%s: %v\n", env.Name, err)
+		return Code(err)
 	}
+	env.Level.Set(level)
 	env.Log = NewLogger(env.Stderr, env.Level).With("service", env.Name)
-	err := Frame(ctx, env, run)
+	err = Frame(ctx, env, run)
 	if err == nil || ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return ExitOK
-	}
-	code := ExitError
-	if e, ok := errors.AsType[*exitError](err); ok {
-		code = e.code
 	}
 	if !errors.Is(err, errSilent) {
 		for line := range strings.Lines(err.Error()) {
 			fmt.Fprintf(env.Stderr, "%s: %s\n", env.Name, strings.TrimRight(line, "\n"))
 		}
 	}
-	return code
+	return Code(err)
+}
+
+// LogLevel returns the level that WATTFOLD_LOG_LEVEL names, or the standard one.
+func LogLevel(standard slog.Level) (slog.Level, error) {
+	text := os.Getenv("WATTFOLD_LOG_LEVEL")
+	if text == "" {
+		return standard, nil
+	}
+	if err := standard.UnmarshalText([]byte(text)); err != nil {
+		return standard, Usage(fmt.Errorf("WATTFOLD_LOG_LEVEL=%s: use debug, info, warn or error", text))
+	}
+	return standard, nil
 }
 
 // Frame runs a part of a program with telemetry under env.Name: it sets

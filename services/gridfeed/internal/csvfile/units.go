@@ -28,9 +28,6 @@ var conversions = []struct {
 
 const unitList = "g/kWh, kg/MWh, lb/MWh, t/MWh"
 
-// Units returns the units of an intensity that a file may have.
-func Units() []string { return strings.Split(unitList, ", ") }
-
 func conversionOf(name string) (conversion, error) {
 	name = strings.TrimSpace(name)
 	if name == "" {
